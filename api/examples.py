@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "ServerModule.sha256": "",
     "ServerModule.line": "",
     "ServerModule.obstacle": "",
+    "ServerModule.by_person": False,
     "ServerModule.adopted_from": "",
     "path": "/usr/lib/modfleet/node-1/greet/1/greet.so",
     "problem": "",

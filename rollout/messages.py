@@ -362,6 +362,8 @@ class Command:
     adopt: bool = False
     #: Unload the module even if its commands were called in the last 10 minutes.
     even_if_used: bool = False
+    #: False: no person has started the operation. If the server has loaded the module by now, it is not unloaded.
+    may_unload: bool = True
     #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
     #: servers have seen on any node, for the build that this node has. None: not known.
     aux_data: bool | None = None
@@ -549,7 +551,8 @@ class ServerModule:
     the most of them. `clients`: names of clients whose last command was one of them, the newest first.
 
     Of a module that is neither ours nor bundled: `sha256` of the loaded file, empty if it is not known; `line`: the place of
-    the line that loads it at the next start, empty if there is none; `obstacle`: why it cannot be adopted, empty if it can.
+    the line that loads it at the next start, empty if there is none; `obstacle`: why it cannot be adopted, empty if it can;
+    `by_person`: a person or a tool must change the line, while the adoption waits.
     `adopted_from`: Modfleet has adopted it, and the server still runs it from this path, until its next start.
     """
 
@@ -565,6 +568,7 @@ class ServerModule:
     sha256: Digest = ""
     line: Fact = ""
     obstacle: Fact = ""
+    by_person: bool = False
     adopted_from: Fact = ""
 
 
@@ -746,7 +750,7 @@ Message = TypeVar("Message", Command, Report, Reports, Heartbeat)
 
 
 #: Fields of `ServerModule` that are left out while they are empty.
-_OF_FOREIGN_MODULES = ("sha256", "line", "obstacle", "adopted_from")
+_OF_FOREIGN_MODULES = ("sha256", "line", "obstacle", "by_person", "adopted_from")
 
 
 def to_json(message: Command | Report | Reports | Heartbeat) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 
 from modfleet.client import NODES, ROLLOUTS, Document, RefusedError, path_to
 from modfleet.commands.completion import node_names
 from modfleet.commands.parameters import builds
 from modfleet.commands.session import Session, Yes, open_session, table
+from modfleet.failure import ExitCode
 
 #: Name and version of a module.
 _Version = tuple[str, int]
+#: Refusals of a whole plan that concern only its module. All others end the command.
+_OF_ONE_MODULE = {"artifact_not_found", "rollout_in_progress", "validation_error", "no_nodes", "plan_changed"}
 
 
 @builds(session=open_session)
@@ -29,9 +32,11 @@ def adopt(
     """Adopt modules that servers have loaded already, and that Modfleet did not install.
 
     A module is adopted if its file is that of an artifact. A rollout for each module and version puts the files into the
-    module store, and writes the lines that the next start of the servers reads. No server loads or unloads anything.
+    module store, and changes the lines that the next start of the servers reads. No server loads or unloads anything.
+
+    The plan shows counts first, and then what is skipped and what a person must do. --json shows each module of each node.
     """
-    found = _foreign(session, nodes or [each["name"] for each in session.api.every(NODES)], module)
+    found = _foreign(session, nodes or (), module)
     plans = {key: _planned(session, key, rows) for key, rows in _by_version(found).items()}
     adoptable = [key for key, plan in plans.items() if plan]
     if dry_run or not adoptable:
@@ -40,28 +45,46 @@ def adopt(
     if not session.as_json:
         session.say(_in_words({"modules": found}))
     session.confirm("Adopt these modules?", yes=yes)
-    rollouts = [session.api.post(ROLLOUTS, plans[key]) for key in adoptable]
+    rollouts, refusals = [], []
+    for key in adoptable:
+        try:
+            rollouts.append(session.api.post(ROLLOUTS, plans[key]))
+        except RefusedError as error:
+            if error.error_code not in _OF_ONE_MODULE:
+                raise
+            refusals.append(f"{key[0]} {key[1]} was not started: {error}")
     if session.as_json:
         session.print_json({"modules": found, "rollouts": rollouts})
-        return
-    for each in rollouts:
-        session.say(f"{each['module_name']} {each['version']}: modfleet rollout watch {each['uid']}")
+    else:
+        for each in rollouts:
+            session.say(f"{each['module_name']} {each['version']}: modfleet rollout watch {each['uid']}")
+    for refusal in refusals:
+        session.note(refusal)
+    if refusals:
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def _foreign(session: Session, nodes: Iterable[str], module: str | None) -> list[dict[str, Any]]:
-    """Return the loaded modules that are not Modfleet's, without those that come with the server."""
+def _foreign(session: Session, names: Iterable[str], module: str | None) -> list[dict[str, Any]]:
+    """Return the loaded modules that are not Modfleet's, without those that come with the server. One request for each
+    thousand nodes. Raises: `RefusedError` if there is no node of one of these names."""
+    listed = {each["name"]: each for each in session.api.every(NODES)}
+    for name in names:
+        if name not in listed:
+            session.api.get(path_to(NODES, name))
     return [
         {
             "node": name,
             "module_name": each["name"],
             "version": each["version"],
             "path": each["path"],
-            "line": each.get("line", ""),
+            "line": each["line"],
+            "by_person": each["by_person"],
+            "adopted": False,
             "plan": "",
         }
-        for name in nodes
-        for each in (session.api.get(path_to(NODES, name))["server_state"] or {}).get("modules", ())
-        if not each["ours"] and not each.get("bundled") and module in {None, each["name"]}
+        for name in names or listed
+        for each in listed[name]["foreign_modules"]
+        if module in {None, each["name"]}
     ]
 
 
@@ -80,12 +103,12 @@ def _planned(session: Session, key: _Version, rows: list[dict[str, Any]]) -> Doc
         "module_name": name,
         "version": version,
         "adopt": True,
-        "nodes": [each["node"] for each in rows],
+        "nodes": sorted({each["node"] for each in rows}),
     }
     try:
         plan = session.api.post(f"{ROLLOUTS}/plan", body)
     except RefusedError as error:
-        if error.error_code not in {"artifact_not_found", "rollout_in_progress", "validation_error"}:
+        if error.error_code not in _OF_ONE_MODULE:
             raise
         for each in rows:
             each["plan"] = f"skip: {error}"
@@ -93,14 +116,33 @@ def _planned(session: Session, key: _Version, rows: list[dict[str, Any]]) -> Doc
     skipped = {each["node"]: each for each in plan["skipped"]}
     for each in rows:
         skip = skipped.get(each["node"])
-        what = "replace its line" if each["line"] else "write a line"
-        each["plan"] = f"adopt: {what}" if skip is None else f"skip: {skip['reason']}: {skip['message']}"
+        each["adopted"] = skip is None
+        each["plan"] = f"adopt: {_work_on(each)}" if skip is None else f"skip: {skip['reason']}: {skip['message']}"
     return {**body, "plan_hash": plan["plan_hash"]} if plan["waves"] else None
 
 
+def _work_on(row: dict[str, Any]) -> str:
+    if row["by_person"]:
+        return "wait until a person has changed its line"
+    return "replace its line" if row["line"] else "write a line"
+
+
 def _in_words(answer: Document) -> RenderableType:
-    if not answer["modules"]:
-        return "No server has loaded a module that Modfleet did not install."
-    columns = ("node", "module_name", "version", "path", "line", "plan")
-    rows = ([each[name] for name in columns] for each in answer["modules"])
-    return table([name.upper().replace("_", " ") for name in columns], rows)
+    found = answer["modules"]
+    if not found:
+        return "There is nothing to adopt: no server has loaded a module that Modfleet did not install."
+    parts: list[RenderableType] = [table(("MODULE", "VERSION", "ADOPT", "SKIP"), _counts(found))]
+    if waiting := [each for each in found if each["adopted"] and each["by_person"]]:
+        rows = ([each[name] for name in ("node", "module_name", "line", "path")] for each in waiting)
+        title = "A person must change these lines. `modfleet nodes show NODE` says how, as soon as the adoption waits:"
+        parts += ["", title, table(("NODE", "MODULE", "LINE", "PATH"), rows)]
+    if skipped := [each for each in found if not each["adopted"]]:
+        rows = ([each[name] for name in ("node", "module_name", "version", "path", "plan")] for each in skipped)
+        parts += ["", "Skipped:", table(("NODE", "MODULE", "VERSION", "PATH", "WHY"), rows)]
+    return Group(*parts)
+
+
+def _counts(found: list[dict[str, Any]]) -> Iterable[tuple[str, int, int, int]]:
+    for (name, version), rows in _by_version(found).items():
+        adopted = sum(each["adopted"] for each in rows)
+        yield name, version, adopted, len(rows) - adopted

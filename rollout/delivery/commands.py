@@ -12,6 +12,7 @@ from eventstore import database_now
 from rollout.delivery.scratch_successes import Learned, learned_of
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
+from rollout.domain.rollout.events import Origin
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication, any_known
 from rollout.models import Node, Operation, Rollout
@@ -60,7 +61,7 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
 
 def _rollouts(uids: Iterable[str]) -> dict[str, Rollout]:
     """Return the rollouts, with the fields that commands need."""
-    rows = Rollout.objects.filter(uid__in=set(uids)).only("uid", "strategy", "even_if_used", "adopt")
+    rows = Rollout.objects.filter(uid__in=set(uids)).only("uid", "strategy", "even_if_used", "adopt", "origin")
     return {row.uid: row for row in rows}
 
 
@@ -104,6 +105,7 @@ def _command(
         # A rollback restores what was there before, also after the first calls.
         even_if_used=rollout.even_if_used or operation.rollback,
         adopt=rollout.adopt and not operation.rollback,
+        may_unload=rollout.origin != Origin.RECONCILER,
     )
 
 

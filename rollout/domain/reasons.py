@@ -167,7 +167,7 @@ WORDS: Mapping[Reason, Words] = {
         "Nothing to do. To install the module, start a rollout without `adopt`.",
     ),
     Reason.UNLOAD_REFUSED: Words(
-        "The server refused to unload the module, or its data may need the module.",
+        "The server refused to unload the module, its data may need the module, or no person has started the removal.",
         "The message says which. Follow it, then retry.",
     ),
     Reason.EXPORTS_DATA_TYPES: Words(

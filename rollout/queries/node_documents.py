@@ -8,7 +8,7 @@ import msgspec
 
 from api.fields import rfc3339
 from eventstore import snapshot
-from rollout.messages import Reason, ServerState
+from rollout.messages import Reason, ServerModule, ServerState
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, ShardMember
 from rollout.queries.node_warnings import node_warnings
 from rollout.queries.nodes import node_row
@@ -28,16 +28,18 @@ def node_documents(rows: Iterable[Node]) -> list[dict[str, Any]]:
     facts = {node: counts for node, *counts in NodeFacts.objects.filter(node__in=names).values_list(*_COUNTS)}
     documents = []
     for each in listed:
-        failed, warned, sentinels = facts.get(each.name, (None, None, None))
+        failed, warned, sentinels, loaded = facts.get(each.name, (None, None, None, None))
         summary = None if failed is None else {"failed": failed, "warned": warned}
         document = node_document(each, modules[each.name], lives.get(each.name), members.get(each.name))
-        documents.append(document | {"doctor_summary": summary, "sentinels": sentinels})
+        foreign = [_UNKNOWN_MODULE | each for each in loaded or () if not each.get("ours") and not each.get("bundled")]
+        documents.append(document | {"doctor_summary": summary, "sentinels": sentinels, "foreign_modules": foreign})
     return documents
 
 
-_COUNTS = ("node", "failed", "warned", "server__sentinels")
+_COUNTS = ("node", "failed", "warned", "server__sentinels", "server__modules")
 #: Facts that an older version has stored lack the newest fields.
 _UNKNOWN: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(ServerState()))
+_UNKNOWN_MODULE: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(ServerModule(name="", version=0)))
 
 
 def node_detail(name: str) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def node_document(
         "address": row.address or None,
         **_place(member),
         "sentinels": None,
+        "foreign_modules": [],
         "labels": {**row.agent_labels, **row.labels},
         "other_modules": row.other_modules,
         "doctor_summary": None,

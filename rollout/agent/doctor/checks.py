@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.agent.doctor import broker, configuration, control, execution, files, scratch, server, server_log
+from rollout.agent.doctor import adoption, broker, configuration, control, execution, files, scratch, server, server_log
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, unknown
 from rollout.agent.inspection.host_files import ROOT
@@ -55,6 +55,11 @@ CHECKS: tuple[Check, ...] = (
         "loadmodule_owner", "No two lines of the configuration load the same module.", configuration.loadmodule_owner
     ),
     Check("sentinel", "A failover by Sentinel does not stop the next start of the server.", configuration.sentinel),
+    Check(
+        "foreign_modules",
+        "Modules that Modfleet did not install can be adopted, or there are none.",
+        adoption.foreign_modules,
+    ),
     Check("modules_dir", "The agent can write to `MODFLEET_MODULES_DIR`.", files.modules_dir),
     Check("modules_path", "The server sees the same directory of modules.", files.modules_path),
     Check("file_modes", "The server's user can read and execute the modules.", files.file_modes),

@@ -30,10 +30,10 @@ def _file(host: Host, path: Path) -> Outcome:
             return warned(f"The server's log {path} is not a regular file.", "Correct MODFLEET_SERVER_LOG.")
         path.open("rb").close()
     except PermissionError:
-        return warned(f"The agent cannot read the server's log {path}: Permission denied.", _missing_right(path))
+        return warned(f"The agent cannot read the server's log {path}: Permission denied.", missing_right(path))
     except OSError as error:
         return warned(f"The server's log {path} cannot be read: {words_of(error)}.", "Correct MODFLEET_SERVER_LOG.")
-    _require_the_agents_user(host)
+    require_the_agents_user(host)
     return passed(f"The agent can read the server's log {path}.")
 
 
@@ -50,11 +50,11 @@ def _journal(host: Host, unit: str) -> Outcome:
         return warned(
             f"The agent cannot read the journal of {unit}: Permission denied.", _membership("systemd-journal")
         )
-    _require_the_agents_user(host)
+    require_the_agents_user(host)
     return passed(f"The agent can read the journal of {unit}.")
 
 
-def _require_the_agents_user(host: Host) -> None:
+def require_the_agents_user(host: Host) -> None:
     """Raises: `UnknownError` if root runs the doctor of an agent that runs as another user."""
     journal_dir = host.settings.journal_dir
     if os.geteuid() == 0 and journal_dir.exists() and journal_dir.stat().st_uid != 0:
@@ -64,7 +64,7 @@ def _require_the_agents_user(host: Host) -> None:
         )
 
 
-def _missing_right(path: Path) -> str:
+def missing_right(path: Path) -> str:
     """Return how the agent's user can read the file: the first path that is closed to it decides."""
     for each in (*reversed(path.parents), path):
         mode, bit, letter = (os.R_OK, stat.S_IRGRP, "r") if each == path else (os.X_OK, stat.S_IXGRP, "x")

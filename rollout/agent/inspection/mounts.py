@@ -11,13 +11,15 @@ from rollout.agent.inspection.host_files import ROOT, process_directory, read_te
 class Mount:
     """The mount that a path is on. Two processes see the same directory if `device` and `inner` are equal.
 
-    `inner` is the path inside the file system. `options` are those of the mount, such as `noexec` and `ro`.
+    `inner` is the path inside the file system. `options` are those of the mount, such as `noexec` and `ro`. `kind` is the type
+    of the file system, such as `ext4`.
     """
 
     point: str
     device: str
     inner: str
     options: frozenset[str]
+    kind: str = ""
 
 
 def mount_of(path: str, pid: int | str = "self", root: Path = ROOT) -> Mount | None:
@@ -35,6 +37,7 @@ def mount_of(path: str, pid: int | str = "self", root: Path = ROOT) -> Mount | N
                 device=words[2],
                 inner=str(PurePosixPath(inside) / rest),
                 options=frozenset(words[5].split(",")),
+                kind=(line.partition(" - ")[2].split() or [""])[0],
             )
     return found
 

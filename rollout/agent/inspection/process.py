@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from rollout.agent.inspection.systemd import unit_settings
 
 #: A process whose start differs by more than this from the server's uptime is another one, seconds.
 UPTIME_SECONDS = 5.0
+#: Servers round their uptime to seconds, and some file systems their times. Together with a reserve, seconds.
+ROUNDING_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,21 @@ def read_process(pid: int, root: Path = ROOT) -> Process:
     )
 
 
+def earliest_start(pid: int, info: Mapping[str, str], root: Path = ROOT) -> float | None:
+    """Return a moment before the start of the server, in seconds since 1970; None if it is not known.
+
+    The server has kept what the clock said at its start, and the kernel counts the seconds since then. If the clock was set
+    in the meantime, they differ: the earlier moment is before the start by both clocks, the former and the new one.
+    `info`: the section `server` of INFO, asked just now.
+    """
+    try:
+        by_server = int(info["server_time_usec"]) / 1_000_000 - int(info["uptime_in_seconds"])  # no number is NaN
+        by_kernel = time.time() - _age(pid, root)
+    except (KeyError, ValueError, OverflowError, OSError):
+        return None
+    return min(by_server, by_kernel) - ROUNDING_SECONDS
+
+
 def unit_of(pid: int, root: Path = ROOT) -> str | None:
     """Return the name of the systemd service that the process belongs to."""
     text = read_text(process_directory(root, pid) / "cgroup") or ""
@@ -87,13 +105,19 @@ def _confirmed(info: Mapping[str, str], root: Path) -> int | None:
         pid, uptime = int(info["process_id"]), float(info["uptime_in_seconds"])
         program = PurePosixPath(info["executable"]).name
         stat = (process_directory(root, pid) / "stat").read_text()
-        booted = float((root / "proc/uptime").read_text().split()[0])
+        age = _age(pid, root)
     except (KeyError, ValueError, OSError):
         return None
     comm = stat[stat.index("(") + 1 : stat.rindex(")")]
-    started = int(stat[stat.rindex(")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
-    is_same = comm == program[:15] and abs((booted - started) - uptime) <= UPTIME_SECONDS
+    is_same = comm == program[:15] and abs(age - uptime) <= UPTIME_SECONDS
     return pid if is_same else None
+
+
+def _age(pid: int, root: Path) -> float:
+    """Return the seconds since the process has started: proc_pid_stat(5). Raises: `OSError`."""
+    stat = (process_directory(root, pid) / "stat").read_text()
+    booted = float((root / "proc/uptime").read_text().split()[0])
+    return booted - int(stat[stat.rindex(")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _arguments(pid: int, unit: str | None, root: Path) -> tuple[str, ...] | None:

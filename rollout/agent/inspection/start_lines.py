@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from rollout.agent.inspection.configuration import Directive, from_arguments, read_configuration
 from rollout.agent.inspection.host_files import ROOT
 from rollout.agent.inspection.mounts import sees_same
-from rollout.agent.inspection.process import Process, read_process, server_pid
+from rollout.agent.inspection.process import Process, earliest_start, read_process, server_pid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,7 @@ class StartReader:
         self._run_id = ""
         self._process: Process | None = None
         self._view: Path | None = None
+        self._started: float | None = None
         #: The last known main configuration file; None: not known.
         self.main: str | None = None
 
@@ -66,9 +67,19 @@ class StartReader:
         return self._process.pid if self._process else None
 
     @property
+    def uid(self) -> int | None:
+        """The user of the server's process, None if it is not known."""
+        return self._process.uid if self._process else None
+
+    @property
     def view(self) -> Path | None:
         """Where the agent sees the root of the server's file system, None if it does not."""
         return self._view
+
+    @property
+    def started(self) -> float | None:
+        """A moment before the start of the server's process, in seconds since 1970; None if it is not known."""
+        return self._started
 
     def read(self, info: Mapping[str, str]) -> StartLines:
         """Return the lines. `info`: the section `server` of INFO, empty while the server is down."""
@@ -83,6 +94,7 @@ class StartReader:
         pid = server_pid(self._url, info, self._root)
         self._process = read_process(pid, self._root) if pid else None
         self._view = self._view_of(pid) if pid else None
+        self._started = earliest_start(pid, info, self._root) if pid else None
         self._run_id = info["run_id"]
 
     def _view_of(self, pid: int) -> Path | None:

@@ -22,7 +22,7 @@ class ForeignFiles:
         self._found: Mapping[str, LoadedFile] = {}
 
     def newest(
-        self, run_id: str, paths: Collection[str], pid: int | None, view: Path | None
+        self, run_id: str, paths: Collection[str], pid: int | None, view: Path | None, started: float | None
     ) -> Mapping[str, LoadedFile]:
         """Return what is known about the files that the server process `run_id` has loaded. Never waits; reads them again."""
         with self._lock:
@@ -30,15 +30,17 @@ class ForeignFiles:
                 self._run_id, self._found = run_id, {}
             if paths and not self._is_running:
                 self._is_running = True
-                words = (run_id, tuple(paths), pid, view)
+                words = (run_id, tuple(paths), pid, view, started)
                 threading.Thread(target=self._read, args=words, name="foreign-files", daemon=True).start()
             return {path: self._found.get(path, NOT_READ) for path in paths}
 
-    def _read(self, run_id: str, paths: Collection[str], pid: int | None, view: Path | None) -> None:
+    def _read(
+        self, run_id: str, paths: Collection[str], pid: int | None, view: Path | None, started: float | None
+    ) -> None:
         try:
             with self._lock:
                 known = self._found if run_id == self._run_id else {}
-            found = {path: read_loaded_file(path, pid, view, known.get(path)) for path in paths}
+            found = {path: read_loaded_file(path, pid, view, started, known.get(path)) for path in paths}
             with self._lock:
                 if run_id == self._run_id:
                     self._found = found

@@ -317,10 +317,10 @@ class Node:
         if not foreign or not self._info:
             return tuple(modules)
         reader = self.persistence.reader
-        found = self._foreign_files.newest(state.run_id, foreign, reader.pid, reader.view)
+        found = self._foreign_files.newest(state.run_id, foreign, reader.pid, reader.view, reader.started)
         start = reader.read({})
         return tuple(
-            self._with_take_over(each, found[each.path], self.persistence.take_over(start, each.path))
+            self._with_take_over(each, found[each.path], self.persistence.take_over(start, each.name, each.path))
             if each.path in foreign
             else each
             for each in modules
@@ -328,7 +328,11 @@ class Node:
 
     def _with_take_over(self, module: ServerModule, file: LoadedFile, found: TakeOver) -> ServerModule:
         return replace(
-            module, sha256=file.sha256, line=fact(found.place), obstacle=fact(file.problem or found.obstacle)
+            module,
+            sha256=file.sha256,
+            line=fact(found.place),
+            obstacle=fact(file.problem or found.obstacle),
+            by_person=found.by_person,
         )
 
     def _observed(self) -> tuple[ServerFacts, ServerState]:

@@ -36,12 +36,13 @@ MOVE_SECONDS = 60.0
 class TakeOver:
     """The line of a module that Modfleet did not install. `place` and `line` are empty if there is none.
 
-    `obstacle`: why Modfleet cannot write its own line instead, empty if it can.
+    `obstacle`: why no line of Modfleet can take its place, empty if one can. `by_person`: a person or a tool must write it.
     """
 
     place: str
     line: LoadLine | None
     obstacle: str
+    by_person: bool
 
 
 class Persistence:
@@ -117,19 +118,29 @@ class Persistence:
         """Return the lines that are not in our include file."""
         return [each for each in start.lines if not self._is_ours(each)]
 
-    def take_over(self, start: StartLines, path: str) -> TakeOver:
-        """Return what an adoption of the module at `path` would do with its line. `start`: the lines as they are written."""
-        lines = [each for each in start.lines if each.path == path]
-        place = lines[0].place if lines else ""
-        return TakeOver(place=place, line=lines[0] if lines else None, obstacle=self._obstacle(start, lines))
+    def take_over(self, start: StartLines, name: str, path: str) -> TakeOver:
+        """Return what an adoption of the module `name` at `path` would do with its line. `start`: the lines as they are written.
+
+        An adoption that was not finished has left a line that loads the module from the module store.
+        """
+        store = self._store.server_root / name
+        lines = [each for each in start.lines if each.path == path or each.is_below(store)]
+        return TakeOver(
+            place=lines[0].place if lines else "",
+            line=lines[0] if lines else None,
+            obstacle=self._obstacle(start, lines),
+            by_person=self.is_external or any(not self._may_replace(each) for each in lines),
+        )
 
     def _obstacle(self, start: StartLines, lines: Sequence[LoadLine]) -> str:
-        if self.is_external or self._is_observer:
-            return "Modfleet writes no line on this node: it only observes, or MODFLEET_PERSISTENCE is external."
+        if self._is_observer:
+            return "Modfleet writes no line on this node: it only observes."
         if start.problem:
-            return f"It is not known which lines load it: {start.problem}"
+            return f"It is not known which lines load it: {start.problem} `modfleet agent doctor` says how to let the agent read."
         if len(lines) > 1:
             return f"More than one line loads it: {' and '.join(each.place for each in lines)}."
+        if self.is_external:
+            return ""
         if not lines:
             if self.owner == "include":
                 return ""
@@ -137,12 +148,21 @@ class Persistence:
         (line,) = lines
         if not line.file:
             return "The line is on the server's command line. Remove it there, and restart the server."
-        if line.file != start.main:
+        if line.file != start.main and not self._is_ours(line):
             return f"The line is in {line.file}. Modfleet changes only its own file and the main file {start.main}."
-        file = self._on_agent(line.file)
-        if not _may_replace(file):
-            return f"The agent may not replace {line.file}: it must be no link, its own or run as root, and writable."
         return ""
+
+    def _may_replace(self, line: LoadLine) -> bool:
+        """Return True if this process may write another file in its place, with the same owner.
+
+        The server names its main file. As root, the agent changes no file of another user than the server's.
+        """
+        file, user = self._on_agent(line.file), os.geteuid() or self.reader.uid
+        try:
+            is_owner = bool(line.file) and file.lstat().st_uid == user
+        except OSError:
+            return False
+        return is_owner and not file.is_symlink() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
 
     def adopt(self, found: TakeOver, module: LoadedModule) -> None:
         """Make a start load `module` from the module store, instead of from where the line loads it now.
@@ -435,9 +455,3 @@ class Persistence:
         if path.is_relative_to(self._store.root):
             path = Path(self._store.server_root / path.relative_to(self._store.root))
         return line.file == str(path) or (bool(line.file) and os.path.realpath(line.file) == os.path.realpath(path))
-
-
-def _may_replace(file: Path) -> bool:
-    """Return True if this process may write another file in its place, with the same owner."""
-    is_owner = os.geteuid() in {0, file.lstat().st_uid}
-    return is_owner and not file.is_symlink() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)

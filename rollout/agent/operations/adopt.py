@@ -7,8 +7,11 @@ from dataclasses import replace
 
 from rollout.agent.failure import Failure, as_failure
 from rollout.agent.inspection.loaded_file import read_loaded_file
+from rollout.agent.module_files.include import load_line
 from rollout.agent.module_files.unpack import check_manifest
+from rollout.agent.node.node import ServerFacts
 from rollout.agent.node.persistence import TakeOver
+from rollout.agent.operations.external import wait_for_line
 from rollout.agent.operations.install import put_in_place
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
@@ -21,7 +24,8 @@ from rollout.messages import Package, Phase, Reason
 
 
 def adopt(operation: Operation, package: Package) -> Outcome:
-    """Put the package's files into the module store, and write our line in place of the foreign one.
+    """Put the package's files into the module store, and write our line in place of the foreign one, or wait until a person
+    has written it.
 
     Raises: `Failure` (nothing_to_adopt, module_not_ours, persistence_conflict, ...). Then the node is as it was before.
     """
@@ -32,12 +36,14 @@ def adopt(operation: Operation, package: Package) -> Outcome:
             return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="It is adopted already.")
         module, run_id, found = _adoptable(operation, package)
         put_in_place(operation, package)
-        _take_over(operation, package, module, run_id, found)
+        is_noted = _take_over(operation, package, module, run_id, found)
     except RefusedError as error:
         raise undone(operation, refusal(error)) from error
     except (Failure, OSError) as error:
         raise undone(operation, as_failure(error)) from error
     operation.node.settle(operation.command.module_name, operation.command.version)
+    if not is_noted:
+        return Outcome(message="Adopted. The server was restarted, and has loaded it from the module store.")
     return Outcome(
         message=f"Adopted. The server runs it from {module.path} until its next start, which loads it from the module store."
     )
@@ -74,30 +80,70 @@ def _adoptable(operation: Operation, package: Package) -> tuple[LoadedModule, st
         raise Failure(Reason.MODULE_NOT_OURS, f"The server has loaded {name}, and not version {command.version}.")
     node.persistence.reader.read(info)
     reader = node.persistence.reader
-    file = read_loaded_file(module.path, reader.pid, reader.view)
+    file = read_loaded_file(module.path, reader.pid, reader.view, reader.started)
     if file.problem:
         raise Failure(Reason.MODULE_NOT_OURS, f"{name} cannot be adopted: {file.problem}")
     if file.sha256 != next(each.sha256 for each in package.members if each.path == package.module_file):
         raise Failure(Reason.MODULE_NOT_OURS, f"{name} cannot be adopted: {module.path} is not the artifact's file.")
-    found = node.persistence.take_over(node.persistence.read_as_written(), module.path)
+    found = node.persistence.take_over(node.persistence.read_as_written(), module.name, module.path)
     if found.obstacle:
         raise Failure(Reason.PERSISTENCE_CONFLICT, f"{name} cannot be adopted: {found.obstacle}")
     return module, info.get("run_id", ""), found
 
 
-def _take_over(operation: Operation, package: Package, module: LoadedModule, run_id: str, found: TakeOver) -> None:
+def _take_over(operation: Operation, package: Package, module: LoadedModule, run_id: str, found: TakeOver) -> bool:
     """Write our line, and then note that the server still runs the module from its foreign path.
 
     An agent that dies in between leaves a line that loads the same bytes. The repeated command finds it, and adds the note.
+    Return False without a note if the server was restarted, and runs the module from the module store.
     """
     node, target = operation.node, str(operation.server_target / package.module_file)
+    if found.by_person and _is_loaded_by(operation, module, run_id, found, target):
+        return False
     with node.server.session(operation.deadline.remaining()) as session:
         refuse_to_change(node, operation.command, session)
         if session.info("server").get("run_id") != run_id:
-            raise Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before its module was adopted. Retry.")
+            raise _restarted()
     operation.commit()
     if not node.persistence.names(operation.server_target):
         node.persistence.adopt(found, replace(module, path=target))
     node.adoptions.add(
         Adopted(name=module.name, version=module.version, path=module.path, target=target, run_id=run_id)
     )
+    return True
+
+
+def _is_loaded_by(operation: Operation, module: LoadedModule, run_id: str, found: TakeOver, target: str) -> bool:
+    """Wait until a person has written our line. Return True if the server was restarted, and runs it from `target`.
+
+    Raises: `Failure` (external_configuration) at the deadline of the operation. The files stay: the line may be on its way.
+    """
+    args = found.line.args if found.line else module.args
+
+    def is_done(facts: ServerFacts) -> bool:
+        start = operation.node.persistence.read_as_written()
+        lines = [(each.path, each.args) for each in start.lines]
+        is_written = not start.problem and (target, args) in lines and all(path != module.path for path, _ in lines)
+        return facts.run_id != run_id or is_written
+
+    operation.report(Phase.LOADING)
+    facts = wait_for_line(operation, is_done, _needed(found, load_line(target, args)))
+    if facts.run_id == run_id:
+        return False
+    if not any(operation.is_current(each, facts.run_id) for each in facts.modules):
+        raise _restarted()
+    return True
+
+
+def _needed(found: TakeOver, line: str) -> str:
+    """Return what a person must do, one or two sentences."""
+    if found.line is None:
+        return f"Add the line `{line}` to the server's configuration. The server needs no restart."
+    if not found.line.file:
+        return f"Load the module on the server's command line as in the line `{line}`, and restart the server."
+    former = load_line(found.line.path, found.line.args)
+    return f"Replace the line `{former}` ({found.place}) by `{line}`. The server needs no restart."
+
+
+def _restarted() -> Failure:
+    return Failure(Reason.SERVER_UNREACHABLE, "The server was restarted before its module was adopted. Retry.")

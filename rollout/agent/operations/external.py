@@ -57,6 +57,15 @@ def wait_for_unload(operation: Operation) -> None:
         _wait(operation, is_away, needed)
 
 
+def wait_for_line(operation: Operation, is_done: Callable[[ServerFacts], bool], needed: str) -> ServerFacts:
+    """Wait until `is_done`, and return the state of the server then. `needed`: what a person must do.
+
+    Raises: `Failure` (external_configuration) at the deadline of the operation.
+    """
+    with _shown(operation, needed):
+        return _wait(operation, is_done, needed)
+
+
 @contextmanager
 def _shown(operation: Operation, needed: str) -> Iterator[None]:
     """Show what a person must do in each heartbeat, until it is done or the operation is canceled."""

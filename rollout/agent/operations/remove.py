@@ -5,6 +5,7 @@ An unload that would hurt clients or data is refused before anything is changed.
 
 from contextlib import nullcontext
 
+from rollout.agent.failure import Failure
 from rollout.agent.operations.activate import refuse_foreign, reported_as_crash
 from rollout.agent.operations.aof_rewrite import rewrite, unload_and_rewrite, writes_to_aof
 from rollout.agent.operations.external import wait_for_unload
@@ -78,6 +79,12 @@ def _unload_if_loaded(operation: Operation) -> str:
                 rewrite(operation, session)  # the agent may have died between the unload and the end of the rewrite
             operation.commit()
             return ""
+        if not operation.command.may_unload:
+            raise Failure(
+                Reason.UNLOAD_REFUSED,
+                f"The server has loaded {loaded.name} {loaded.version}, and no person has started this removal. To unload it, "
+                "start a rollout.",
+            )
         refuse_to_change(operation.node, operation.command, session)
         refuse_unsafe(operation, loaded)
         words = references(session, loaded)

@@ -50,7 +50,7 @@ def _undo(operation: Operation, failure: Failure) -> None:
     if operation.command.activation is Activation.FILES:
         _restore_files(operation)
         return
-    if operation.node.persistence.is_external:
+    if operation.node.persistence.is_external or operation.command.adopt:  # then the server was not changed
         _restore_files_of_owner(operation, failure)
         return
     # A server that must not be changed now has only what it had before, unless an agent has crashed after a load.
@@ -144,7 +144,7 @@ def _restore_files_without_server(operation: Operation) -> None:
 
 
 def _restore_files_of_owner(operation: Operation, failure: Failure) -> None:
-    """Restore the files on a node whose configuration another owner writes.
+    """Restore the files of an operation that has not changed the server.
 
     New files stay if that owner is still to act, or if the server or a line may need them.
     """

@@ -102,6 +102,35 @@ class NotReadySerializer(serializers.Serializer[Any]):
     since = serializers.DateTimeField()
 
 
+class ServerModuleSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    version = serializers.IntegerField()
+    path = serializers.CharField(allow_blank=True, help_text="Empty for a module that is built in")
+    args = serializers.CharField(allow_blank=True)
+    ours = serializers.BooleanField(help_text="Modfleet installed it")
+    bundled = serializers.BooleanField(
+        help_text="It is built into the server, or comes with the server's package: Modfleet leaves it as it is"
+    )
+    recent_calls = serializers.IntegerField(
+        allow_null=True, help_text="Calls of its commands in the last 10 minutes; null: not known"
+    )
+    most_called = serializers.CharField(allow_blank=True, help_text="The command with the most of these calls")
+    clients = serializers.ListField(
+        child=serializers.CharField(), help_text="Clients whose last command was one of these, the newest first"
+    )
+    sha256 = serializers.CharField(
+        allow_blank=True, help_text="Of the loaded file, if Modfleet did not install it; empty: not known"
+    )
+    line = serializers.CharField(
+        allow_blank=True, help_text="Where the line is that loads it at the next start, if Modfleet did not install it"
+    )
+    obstacle = serializers.CharField(allow_blank=True, help_text="Why it cannot be adopted; empty if it can")
+    by_person = serializers.BooleanField(help_text="A person or a tool must change the line, while the adoption waits")
+    adopted_from = serializers.CharField(
+        allow_blank=True, help_text="It is adopted, and the server runs it from this path until its next start"
+    )
+
+
 class NodeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     phase = serializers.ChoiceField(list(NodePhase))
@@ -155,6 +184,10 @@ class NodeSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(),
         help_text="Names of the modules that its server has loaded and Modfleet did not install",
     )
+    foreign_modules = ServerModuleSerializer(
+        many=True,
+        help_text="These modules with what their adoption needs, as of the newest heartbeat; empty with `as_of`",
+    )
     doctor_summary = DoctorSummarySerializer(allow_null=True, help_text="Null if the agent has reported no checks")
     modules = NodeModuleSerializer(many=True)
 
@@ -163,34 +196,6 @@ class ReplicaSerializer(serializers.Serializer[Any]):
     address = serializers.CharField()
     state = serializers.CharField(allow_blank=True)
     lag_bytes = serializers.IntegerField(allow_null=True, help_text="By how much its replication offset is behind")
-
-
-class ServerModuleSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField()
-    version = serializers.IntegerField()
-    path = serializers.CharField(allow_blank=True, help_text="Empty for a module that is built in")
-    args = serializers.CharField(allow_blank=True)
-    ours = serializers.BooleanField(help_text="Modfleet installed it")
-    bundled = serializers.BooleanField(
-        help_text="It is built into the server, or comes with the server's package: Modfleet leaves it as it is"
-    )
-    recent_calls = serializers.IntegerField(
-        allow_null=True, help_text="Calls of its commands in the last 10 minutes; null: not known"
-    )
-    most_called = serializers.CharField(allow_blank=True, help_text="The command with the most of these calls")
-    clients = serializers.ListField(
-        child=serializers.CharField(), help_text="Clients whose last command was one of these, the newest first"
-    )
-    sha256 = serializers.CharField(
-        allow_blank=True, help_text="Of the loaded file, if Modfleet did not install it; empty: not known"
-    )
-    line = serializers.CharField(
-        allow_blank=True, help_text="Where the line is that loads it at the next start, if Modfleet did not install it"
-    )
-    obstacle = serializers.CharField(allow_blank=True, help_text="Why it cannot be adopted; empty if it can")
-    adopted_from = serializers.CharField(
-        allow_blank=True, help_text="It is adopted, and the server runs it from this path until its next start"
-    )
 
 
 class ConfigurationChangeSerializer(serializers.Serializer[Any]):

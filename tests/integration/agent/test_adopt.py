@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import threading
 import zipfile
 from dataclasses import replace
 
@@ -217,6 +218,7 @@ def test_a_rewrite_before_the_next_start_leaves_one_line(site, greet):
     assert shown(site).ours is False
 
 
+@pytest.mark.parametrize("owner", ["include", "rewrite"])
 def test_an_agent_that_dies_at_the_line_is_repeated(site, greet, monkeypatch):
     command = site.command(greet, adopt=True)
     monkeypatch.setattr("rollout.agent.server.adoptions.Adoptions.add", lambda *_: os._exit(0))
@@ -279,26 +281,12 @@ def test_only_the_server_writes_the_lines(site, greet):
     assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
 
 
-@pytest.mark.parametrize("owner", ["external"])
-def test_another_owner_of_the_lines(site, greet):
-    assert "MODFLEET_PERSISTENCE is external" in known(site).obstacle
-    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
-
-
 def test_a_line_in_another_file(site, greet):
     main, other = site.server.folder / "server.conf", site.server.folder / "other.conf"
     line = f"loadmodule {site.root / 'foreign.so'}"
     other.write_text(f"{line}\n")
     main.write_text(main.read_text().replace(line, f"include {other}"))
     assert known(site).obstacle.startswith(f"The line is in {other}.")
-    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
-
-
-def test_a_main_file_that_is_a_link(site, greet):
-    main, real = site.server.folder / "server.conf", site.server.folder / "real.conf"
-    main.rename(real)
-    main.symlink_to(real)
-    assert f"The agent may not replace {main}" in known(site).obstacle
     assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
 
 
@@ -336,6 +324,212 @@ def test_an_operation_without_adoption_still_refuses_it(site, greet):
     report = site.install(greet)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
     assert site.command(greet).action is Action.INSTALL
+
+
+@pytest.mark.parametrize("owner", ["include", "rewrite", "external"])
+def test_two_lines_of_one_module(site, greet):
+    """The next start fails already. A person must say which one goes."""
+    main = site.server.folder / "server.conf"
+    main.write_text(f"{main.read_text()}loadmodule {path_of(site, greet)}\n")
+    assert known(site).obstacle.startswith("More than one line loads it: ")
+    assert refused(site, greet).reason is Reason.PERSISTENCE_CONFLICT
+
+
+# --- What changes in the meantime
+
+
+def at(site, built, phase, do):
+    """The adoption; `do` is called while it reports `phase`."""
+    return site.run_and(site.command(built, adopt=True), phase, do)
+
+
+def test_a_file_that_is_replaced_meanwhile(site, greet):
+    """The next start loads the artifact: the bytes that the server has in its memory."""
+
+    def replace_file():
+        other = site.root / "other"
+        other.write_text("other")
+        other.replace(site.root / "foreign.so")
+
+    assert at(site, greet, Phase.FETCHING, replace_file).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+def test_a_restart_meanwhile(site, greet):
+    report = at(site, greet, Phase.FETCHING, site.server.restart)
+    assert (report.phase, report.reason, site.left()) == (Phase.FAILED, Reason.SERVER_UNREACHABLE, [])
+    assert adopt(site, greet).phase is Phase.SUCCEEDED
+
+
+def test_an_artifact_that_was_deleted(site, greet):
+    site.shelf.status = 404
+    assert refused(site, greet).reason is Reason.FETCH_FAILED
+    assert (shown(site).ours, site.server.loads()) == (False, [foreign_line(site)])
+
+
+def foreign_line(site):
+    return "/".join(f"loadmodule {site.root / 'foreign.so'}".split("/")[-3:])
+
+
+# --- What does not belong to the server
+
+
+@pytest.fixture
+def other_user(site, monkeypatch):
+    """The server runs as another user than the owner of the file that it names."""
+    monkeypatch.setattr("rollout.agent.inspection.start_lines.StartReader.uid", 4711)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("other_user")
+def test_root_changes_no_file_of_another_user(site, greet):
+    """A server may say that the configuration of another server is its own."""
+    text = (site.server.folder / "server.conf").read_text()
+    assert known(site).by_person
+    assert adopt(site, greet, deadline_seconds=1).reason is Reason.EXTERNAL_CONFIGURATION
+    assert (site.server.folder / "server.conf").read_text() == text
+
+
+def test_a_module_that_comes_with_the_server(site, greet, monkeypatch):
+    monkeypatch.setattr("rollout.agent.server.observation.BUNDLES", (str(site.root),))
+    assert (shown(site).bundled, shown(site).sha256, shown(site).line) == (True, "", "")
+    report = refused(site, greet)
+    assert (report.reason, "it comes with the server" in report.message) == (Reason.MODULE_NOT_OURS, True)
+
+
+def test_another_server_of_the_host_has_the_same_file(site, greet, binary):
+    other = Configured(site.root / "t", binary=binary, aof="no", more=[f"loadmodule {site.root / 'foreign.so'}"])
+    other.start()
+    try:
+        text = other.file.read_text()
+        assert adopt(site, greet).phase is Phase.SUCCEEDED
+        other.restart()
+        assert (other.file.read_text(), other.loaded()) == (text, {("greet", 10000)})
+    finally:
+        other.kill()
+
+
+# --- A person changes the line
+
+
+def link_main(site):
+    """Then the agent does not replace the file."""
+    main, real = site.server.folder / "server.conf", site.server.folder / "real.conf"
+    main.rename(real)
+    main.symlink_to(real)
+
+
+def change_line(site, built):
+    main = site.server.folder / "server.conf"
+    main.write_text(main.read_text().replace(str(site.root / "foreign.so"), path_of(site, built)))
+
+
+@pytest.fixture
+def by_person(site, owner):
+    if owner != "external":
+        link_main(site)
+    assert (known(site).obstacle, shown(site).by_person) == ("", True)
+    return site
+
+
+BY_PERSON = pytest.mark.parametrize("owner", ["include", "rewrite", "external"])
+
+
+@BY_PERSON
+@pytest.mark.usefixtures("by_person")
+def test_the_operation_waits_for_the_line(site, greet):
+    before, place, reports = run_id(site), shown(site).line, []
+    thread = threading.Thread(target=lambda: reports.append(adopt(site, greet)))
+    thread.start()
+    wait_for(lambda: site.runner.heartbeat(hello=False).facts.to_do)
+    said = site.runner.heartbeat(hello=False).facts.to_do
+    foreign = site.root / "foreign.so"
+    assert said == (
+        f"Replace the line `loadmodule {foreign}` ({place}) by "
+        f"`loadmodule {path_of(site, greet)}`. The server needs no restart."
+    )
+    change_line(site, greet)
+    thread.join()
+    assert (reports[0].phase, site.phases()[-2]) == (Phase.SUCCEEDED, Phase.LOADING)
+    assert (run_id(site), shown(site).ours, shown(site).adopted_from) == (before, True, str(foreign))
+    assert site.runner.heartbeat(hello=False).facts.to_do == ""
+    site.server.restart()
+    assert (loaded_from(site), shown(site).adopted_from) == ([path_of(site, greet)], "")
+
+
+@pytest.mark.parametrize("owner", ["external"])
+def test_a_second_line_is_not_enough(site, greet):
+    """With both lines, the next start fails."""
+
+    def add():
+        with (site.server.folder / "server.conf").open("a") as file:
+            file.write(f"loadmodule {path_of(site, greet)}\n")
+
+    report = site.run_and(site.command(greet, adopt=True, deadline_seconds=2), Phase.LOADING, add)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXTERNAL_CONFIGURATION)
+    assert shown(site).ours is False
+
+
+@BY_PERSON
+@pytest.mark.usefixtures("by_person")
+def test_a_line_that_comes_late_names_the_files(site, greet):
+    report = adopt(site, greet, deadline_seconds=2)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXTERNAL_CONFIGURATION)
+    assert "Replace the line" in report.message
+    change_line(site, greet)
+    report = adopt(site, greet)
+    assert (report.phase, loaded_from(site)) == (Phase.SUCCEEDED, [str(site.root / "foreign.so")])
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
+
+
+@BY_PERSON
+@pytest.mark.usefixtures("by_person")
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_cancel_deletes_no_file_that_a_line_names(site, greet, is_written):
+    command = site.command(greet, adopt=True)
+
+    def cancel():
+        if is_written:
+            change_line(site, greet)
+        site.runner.give_up(command)
+
+    report = site.run_and(command, Phase.LOADING, cancel)
+    assert (report.phase, bool(site.left())) == (Phase.CANCELED, is_written)
+    site.server.restart()
+    assert site.server.loaded() == {("greet", 10000)}
+
+
+@BY_PERSON
+@pytest.mark.usefixtures("by_person")
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_restart_while_it_waits(site, greet, is_written):
+    def restart():
+        if is_written:
+            change_line(site, greet)
+        site.server.restart()
+
+    report = site.run_and(site.command(greet, adopt=True), Phase.LOADING, restart)
+    if is_written:
+        assert (report.phase, shown(site).ours, shown(site).adopted_from) == (Phase.SUCCEEDED, True, "")
+    else:
+        assert (report.phase, report.reason, site.left()) == (Phase.FAILED, Reason.SERVER_UNREACHABLE, [])
+
+
+@pytest.mark.parametrize("owner", ["external"])
+@pytest.mark.parametrize("site", [[]], indirect=True)
+def test_a_person_adds_a_line(site, greet):
+    site.server.call("MODULE", "LOAD", str(site.root / "foreign.so"))
+    assert (known(site).line, shown(site).by_person) == ("", True)
+
+    def add():
+        with (site.server.folder / "server.conf").open("a") as file:
+            file.write(f"loadmodule {path_of(site, greet)}\n")
+
+    assert site.run_and(site.command(greet, adopt=True), Phase.LOADING, add).phase is Phase.SUCCEEDED
+    site.server.restart()
+    assert loaded_from(site) == [path_of(site, greet)]
 
 
 # --- Through a rollout

@@ -67,3 +67,27 @@ def test_lines_of_others_stay_in_the_include_file(site, built):
     site.install(built("greet"))
     site.remove(built("greet"))
     assert site.include() == ["loadmodule /opt/other.so"]
+
+
+def test_a_removal_without_a_person_unloads_nothing(site, built):
+    """The reconciler removes files that are not loaded. A person has loaded them in the meantime."""
+    greet = built("greet")
+    site.install(greet)
+    before = site.left(), site.include()
+    report = site.remove(greet, may_unload=False)
+    assert (report.phase, report.reason, site.server.loaded()) == (
+        Phase.FAILED,
+        Reason.UNLOAD_REFUSED,
+        {("greet", 10000)},
+    )
+    assert (site.left(), site.include()) == before
+    report = site.install(greet, activation=Activation.FILES, undoes=greet.version, may_unload=False)
+    assert (report.reason, site.server.loaded()) == (Reason.UNLOAD_REFUSED, {("greet", 10000)})
+    site.server.restart()
+    assert site.server.loaded() == {("greet", 10000)}
+
+
+def test_a_removal_without_a_person_removes_files_that_are_not_loaded(site, built):
+    site.install(built("greet"), activation=Activation.FILES)
+    assert site.remove(built("greet"), may_unload=False).phase is Phase.SUCCEEDED
+    assert site.left() == []

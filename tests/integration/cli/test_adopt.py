@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from modfleet.client import Client
 from rollout.delivery import ingestion
 from rollout.messages import ServerModule
 from rollout.models import Operation, Rollout
@@ -56,8 +57,62 @@ def test_it_works(run, loaded):
 
 def test_a_dry_run_starts_nothing(run, loaded):
     shown = run("adopt", "--dry-run", "--module", loaded)
-    assert (shown.exit_code, "/etc/redis/redis.conf:7" in shown.stdout) == (0, True)
-    assert f"/opt/{loaded}.so" in shown.stdout
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert (shown.exit_code, lines[:2]) == (0, [["MODULE", "VERSION", "ADOPT", "SKIP"], [loaded, "1", "1", "2"]])
+    assert [line[:4] for line in lines[5:]] == [[node, loaded, "1", f"/opt/{loaded}.so"] for node in ("n2", "n3")]
+    assert "The line is on the server's command line." in shown.stdout
+    assert not Rollout.objects.filter(module_name=loaded).exists()
+
+
+def test_a_line_that_a_person_must_change(run, module):
+    beat("n1", module, sha256="c1", line="/etc/redis/redis.conf:7", by_person=True)
+    assert plans(json.loads(run("adopt", "n1", "--dry-run", "--json").stdout)) == {
+        "n1": "adopt: wait until a person has changed its line"
+    }
+    shown = run("adopt", "n1", "--dry-run").stdout
+    assert "A person must change these lines" in shown
+    assert ["n1", module, "/etc/redis/redis.conf:7", f"/opt/{module}.so"] in [
+        each.split() for each in shown.splitlines()
+    ]
+
+
+def test_what_comes_with_the_server_is_not_shown(run):
+    beat("n1", "bundled", bundled=True)
+    beat("n2", "ours", ours=True)
+    assert json.loads(run("adopt", "n1", "n2", "--json").stdout) == {"modules": [], "rollouts": []}
+
+
+def test_it_asks_once_for_all_nodes_and_once_for_each_version(run, loaded, monkeypatch):
+    asked = []
+    send = Client._send
+    monkeypatch.setattr(
+        Client, "_send", lambda api, method, path, **more: asked.append(path) or send(api, method, path, **more)
+    )
+    beat("n2", loaded, "unheard", sha256="c1")
+    run("adopt", "--dry-run", "n1", "n2", "n3")
+    assert asked == ["/v2/nodes", "/v2/rollouts/plan", "/v2/rollouts/plan"]
+
+
+def test_a_second_run_starts_nothing(run, loaded):
+    run("adopt", "n1", "--json")
+    document = json.loads(run("adopt", "n1", "--json").stdout)
+    assert (document["rollouts"], "skip: " in plans(document)["n1"]) == ([], True)
+    beat("n1", loaded, ours=True, adopted_from=f"/opt/{loaded}.so")
+    assert json.loads(run("adopt", "n1", "--json").stdout) == {"modules": [], "rollouts": []}
+
+
+def test_a_refusal_of_one_module_leaves_the_others(run, loaded, monkeypatch):
+    """The server of n1 has changed between the plan and the start."""
+    post = Client.post
+
+    def late(api, path, body=None):
+        if path == "/v2/rollouts":
+            beat("n1", loaded, sha256="c2")
+        return post(api, path, body)
+
+    monkeypatch.setattr(Client, "post", late)
+    answer = run("adopt", "n1", "--yes")
+    assert (answer.exit_code, f"{loaded} 1 was not started: " in answer.stderr) == (1, True)
     assert not Rollout.objects.filter(module_name=loaded).exists()
 
 
@@ -80,7 +135,7 @@ def test_a_module_without_an_artifact(run):
 
 def test_nothing_is_foreign(run):
     beat("n1")
-    assert run("adopt", "n1").stdout == "No server has loaded a module that Modfleet did not install.\n"
+    assert run("adopt", "n1").stdout.startswith("There is nothing to adopt: ")
 
 
 def test_an_unknown_node(run):

@@ -76,6 +76,16 @@ def test_a_node_that_is_skipped(nodes, admin, module, reason, words):
     assert (found[A][0], words in found[A][1]) == (reason, True)
 
 
+def test_it_is_adopted_again_after_a_start_from_its_foreign_path(nodes, admin):
+    uid = start(adopt=True)
+    for each in (A, B):
+        say(uid, each, inventory=inventory(installed()))
+    assert set(skipped(admin)) == set()
+    beat(A)
+    beat(B, ours=True)
+    assert {node: reason for node, (reason, _) in skipped(admin).items()} == {B: "nothing_to_adopt"}
+
+
 def test_the_plan_hash_tells_it_from_an_installation(nodes, admin):
     assert planned(admin).json()["plan_hash"] != planned(admin, adopt=False).json()["plan_hash"]
 

@@ -11,6 +11,7 @@ from accounts.services import update_cluster_settings
 from artifacts_app.events import artifact_stream
 from eventstore import Append, append, database_now, load, read
 from rollout.delivery import ingestion
+from rollout.delivery.commands import commands_of
 from rollout.domain.node.events import NodeDrifted, NodeDriftEnded
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Offline
@@ -381,8 +382,14 @@ def test_a_removal_that_failed_for_a_passing_reason_is_repeated():
     hello(name, modules=[GREET])
     assert reconciled() == [], "the module is loaded: only a person unloads it"
     hello(name, modules=[installed(loaded=False)])
-    (again,) = reconciled(installed(2))
-    assert rollout(again).action == "remove"
+    before = own()
+    reconcile()
+    (again,) = [each for each in own() if each not in before]
+    advance(again)
+    ((_, command),) = commands_of(list(Operation.objects.filter(rollout=again)))
+    assert (command.action, command.may_unload) == (Action.REMOVE, False)
+    ((_, of_a_person),) = commands_of(list(Operation.objects.filter(rollout=uid)))
+    assert of_a_person.may_unload
 
 
 def test_an_undo_that_would_unload_is_not_repeated():
