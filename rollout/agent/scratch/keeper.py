@@ -195,7 +195,9 @@ def _in_namespaces(view: dict[str, Any], directory: str, own: str) -> None:
     os.close(reads)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _start_loopback()
+    os.umask(0o022)
     _lay_out(view, directory, own, sockets)
+    os.umask(0o077)
     if program := os.fork():  # signals that a program sends to itself do not end the first process of a namespace
         while True:
             pid, status = os.wait()

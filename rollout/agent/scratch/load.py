@@ -62,7 +62,11 @@ def load_in_scratch(live: LiveServer, trial: Trial, *, seconds: float) -> Scratc
 
     Raises: `ScratchLoadError`; `UnavailableError` if no scratch server can run here.
     """
-    confinement = live.confinement.showing([trial.module.path, *(each.path for each in trial.others)])
+    confinement = live.confinement
+    if not confinement.is_isolated and confinement.forbids(trial.module.path):
+        words = f"{confinement.unit} forbids the server to execute {trial.module.path}. Add its directory to ExecPaths."
+        raise _failed(trial, Reason.EXECUTION_FORBIDDEN, words, ())
+    confinement = confinement.showing([trial.module.path, *(each.path for each in trial.others)])
     with scratch_server(live.program, confinement, seconds=seconds) as server:
         try:
             learned, loaded = _first_start(server, live, trial)
