@@ -5,6 +5,7 @@ from celery import shared_task
 from api.idempotency import sweep_idempotency_records
 from artifacts_app.services import sweep_storage
 from rollout.delivery.outbox import forget_finished
+from rollout.delivery.scratch_successes import forget_successes_of_deleted_builds
 from rollout.delivery.server_logs import forget_server_logs
 
 
@@ -15,3 +16,4 @@ def sweep() -> None:
     forget_finished()
     sweep_idempotency_records()
     forget_server_logs()
+    forget_successes_of_deleted_builds()

@@ -20,9 +20,7 @@ UNIT_DIRECTORIES = (
 #: Settings that systemd collects over all files. An empty value resets them. The last value of any other setting wins.
 LIST_SETTINGS = ("ExecPaths", "NoExecPaths", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecStart")
 #: Limits of resources, by their names in getrlimit(2).
-LIMITS = {
-    f"Limit{each}": f"RLIMIT_{each}" for each in ("AS", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")
-}
+LIMITS = {f"Limit{each}": f"RLIMIT_{each}" for each in ("AS", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")}
 #: Settings that only systemd itself can give to a process.
 OTHER_SANDBOX_SETTINGS = (
     "AppArmorProfile",

@@ -104,12 +104,12 @@ class Confinement:
         if not self.is_isolated:
             return None
         shown = {os.path.realpath(each): not self.forbids(each) for each in self.shown}
-        executable = {}
+        executable: dict[str, bool] = {}
         if barred := listed_paths(self.settings.get("NoExecPaths", "")):
             executable |= dict.fromkeys(map(os.path.realpath, barred), False)
             allowed = listed_paths(self.settings.get("ExecPaths", ""))
             executable |= dict.fromkeys(map(os.path.realpath, allowed), True)
-        hidden = [*HIDDEN, *self.hidden, *listed_paths(self.settings.get("InaccessiblePaths", ""))]
+        hidden: list[str | Path] = [*HIDDEN, *self.hidden, *listed_paths(self.settings.get("InaccessiblePaths", ""))]
         if is_on(self.settings.get("ProtectHome", "")) and self.settings["ProtectHome"] != "read-only":
             hidden += HOMES
         return {
@@ -206,11 +206,12 @@ def _differences(made: Confinement, process: Process | None) -> Iterable[str]:
 
 
 def _knows_write_execute() -> bool:
-    return ctypes.CDLL(None).prctl(PR_GET_MDWE, 0, 0, 0, 0) >= 0
+    answer: int = ctypes.CDLL(None).prctl(PR_GET_MDWE, 0, 0, 0, 0)
+    return answer >= 0
 
 
 @functools.cache
-def _namespaces_work(new_user: bool) -> bool:  # noqa: FBT001 - the key of the cache
+def _namespaces_work(new_user: bool) -> bool:
     """Return True if the keeper can give namespaces to a server here."""
     view = {"new_user": new_user, "executable": {}, "hidden": [], "shown": {}}
     words = [sys.executable, "-I", "-S", keeper.__file__, json.dumps(view)]

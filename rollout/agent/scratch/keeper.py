@@ -273,8 +273,8 @@ def _sockets() -> list[str]:
 
 
 def _start_loopback() -> None:
-    import fcntl  # noqa: PLC0415 - only where it is needed
-    import socket  # noqa: PLC0415 - likewise
+    import fcntl
+    import socket
 
     request = b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(2, sys.byteorder) + bytes(22)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:

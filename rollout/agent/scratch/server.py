@@ -255,9 +255,7 @@ def _keeper() -> "subprocess.Popen[bytes]":
         raise UnavailableError(f"No process can be started: {error.strerror}.") from error
 
 
-def _directory(
-    process: "subprocess.Popen[bytes]", program: Path, confinement: Confinement, seconds: float
-) -> Path:
+def _directory(process: "subprocess.Popen[bytes]", program: Path, confinement: Confinement, seconds: float) -> Path:
     """Let the keeper create its directory, so that it also deletes the directory of an agent that is killed now."""
     assert process.stdin  # noqa: S101 - it has pipes
     assert process.stdout  # noqa: S101 - likewise

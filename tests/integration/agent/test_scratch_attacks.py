@@ -74,7 +74,9 @@ def test_it_cannot_talk_to_the_live_server(site, built, attacks, waits, way):
     site.server.call("CONFIG", "SET", "port", port)
     site.server.call("SET", "key", "value")
     before = run_id(site)
-    report = site.install(built("attacks"), command_line_args=f"{way} {site.server.socket if way == 'socket' else port}")
+    report = site.install(
+        built("attacks"), command_line_args=f"{way} {site.server.socket if way == 'socket' else port}"
+    )
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.LOAD_FAILED)
     assert f"{way}: failed" in report.message
     assert run_id(site) == before
