@@ -209,21 +209,30 @@ class ScratchServer:
 
 
 @contextmanager
-def scratch_server(program: Path, confinement: Confinement, *, seconds: float) -> Iterator[ScratchServer]:
-    """Give a scratch server of `program` that ends with the block, or after `seconds`.
+def scratch_server(
+    program: Path, confinement: Confinement, *, seconds: float, copied: Path | None = None
+) -> Iterator[ScratchServer]:
+    """Give a scratch server of `program` that ends with the block, or after `seconds`. `copied`: the program to run instead,
+    from a copy with the same name: a server may behave as its name says.
 
     Raises: `UnavailableError`.
     """
-    if not os.access(program, os.X_OK):
+    if not os.access(copied or program, os.X_OK):
         raise UnavailableError(f"The server's program {program} cannot be executed here.")
-    if not confinement.trusts(program):
+    if not confinement.trusts(copied or program):
         raise UnavailableError(
             f"The server's program {program} can be replaced by another user than root and the agent's."
         )
     _sweep()
     process, directory = _keeper(), None
     try:
-        directory = _directory(process, program, confinement, seconds)
+        name = _new_name()
+        if copied:
+            program = Path(name) / program.name
+        directory = _directory(process, name, program, confinement, seconds)
+        if copied:
+            shutil.copyfile(copied, program)
+            program.chmod(0o755)
         yield ScratchServer(directory, program, confinement, process, seconds=seconds)
     finally:
         _end(process)
@@ -255,11 +264,12 @@ def _keeper() -> "subprocess.Popen[bytes]":
         raise UnavailableError(f"No process can be started: {error.strerror}.") from error
 
 
-def _directory(process: "subprocess.Popen[bytes]", program: Path, confinement: Confinement, seconds: float) -> Path:
+def _directory(
+    process: "subprocess.Popen[bytes]", name: str, program: Path, confinement: Confinement, seconds: float
+) -> Path:
     """Let the keeper create its directory, so that it also deletes the directory of an agent that is killed now."""
     assert process.stdin  # noqa: S101 - it has pipes
     assert process.stdout  # noqa: S101 - likewise
-    name = _new_name()
     limits = {
         "directory": name,
         "seconds": seconds + GRACE_SECONDS,

@@ -118,6 +118,7 @@ def test_it_cannot_have_the_agent_read_another_file(binary, attacks, tmp_path):
     """An agent that is root reads the log; the server's user could replace it by a link."""
     secret = tmp_path / "secret"
     secret.write_text("Running mode=\nopen sesame\n")
+    secret.chmod(0o600)
     words = said(binary, Confinement(user=NOBODY), copied(attacks), "log", str(secret))
     assert "log: failed" in words
     assert "sesame" not in words
@@ -145,7 +146,7 @@ def test_processes_that_escape_are_killed(binary, confinement, attacks, temporar
     with scratch_server(binary, shown, seconds=30) as server, server.started() as session:
         with pytest.raises(RefusedError):
             session.load(str(attacks), ["escape"])
-        assert len(processes_in(temporary)) > 1
+        wait_for(lambda: len(processes_in(temporary)) > 1)
     wait_for(lambda: not processes_in(temporary))
 
 
