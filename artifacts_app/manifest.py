@@ -14,6 +14,11 @@ class Member:
     sha256: str
 
 
+def files_digest(members: Iterable[Member]) -> str:
+    """Return the identity of all files but `module.json`, which `modfleet pack` writes into it."""
+    return content_digest(each for each in members if each.path != "module.json")
+
+
 def content_digest(members: Iterable[Member]) -> str:
     """Return the identity of a build in hex. It does not depend on the zip's timestamps, order and compression."""
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from typing import IO
 
 from api import strict_json
 from artifacts_app.exceptions import InvalidArtifact
-from artifacts_app.manifest import Member, content_digest
+from artifacts_app.manifest import Member, content_digest, files_digest
 from artifacts_app.shared_object import read_shared_object
 from artifacts_app.strict_zip import Entry, read_content, read_entries
 from modules_app.metadata import PACKAGE_FIELDS, InvalidMetadata, ModuleMetadata, parse_metadata
@@ -176,6 +176,9 @@ def _wrong_claims(
         wrong["architecture"] = f"is not the shared object's {machine}"
     if str(metadata.document.get("os", "")).lower() not in {"", system}:
         wrong["os"] = f"is not the shared object's {system}"
+    files = files_digest(members.values())
+    if any(each["files_sha256"] != files for each in metadata.document.get("scratch_successes", ())):
+        wrong["scratch_successes"] = "are of other files than those of the package: pack the module again"
     if wrong:
         yield InvalidMetadata(wrong)
     if metadata.sha256 not in {"", members[module_file].sha256}:

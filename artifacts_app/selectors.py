@@ -1,7 +1,7 @@
 """Answers about artifacts and their builds."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,7 +13,7 @@ from api.fields import rfc3339
 from artifacts_app.downloads import download_url
 from artifacts_app.errors import ArtifactNotFoundError
 from artifacts_app.events import ArtifactDeleted, ArtifactUploaded
-from artifacts_app.manifest import Member
+from artifacts_app.manifest import Member, files_digest
 from artifacts_app.models import Build
 from artifacts_app.package import packed_names
 from eventstore import Condition, head
@@ -171,6 +171,43 @@ def _args_of(text: str) -> tuple[str, ...] | None:
         return split_arguments(text)
     except ValueError:
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedSuccess:
+    """A load in a scratch server that has succeeded at `modfleet pack`. `server` is like `redis 7.0.15`, `platform` like
+    `linux/x86_64/debian12`. None: not known."""
+
+    content_sha256: str
+    server: str
+    platform: str
+    args: tuple[str, ...]
+    scratch_args: tuple[str, ...]
+    has_types: bool | None
+    aux_data: bool | None
+
+
+def packed_successes(contents: Collection[str]) -> Iterator[PackedSuccess]:
+    """Yield the successes in the packages with these contents; one query. Those of other files say nothing."""
+    rows = Build.objects.filter(content_sha256__in=contents, document__contains='"scratch_successes"')
+    for row in {row.content_sha256: row for row in rows.only("content_sha256", "document", "members")}.values():
+        files = files_digest(members_of(row))
+        for each in metadata_of(row).get("scratch_successes", ()):
+            if each["files_sha256"] == files:
+                yield PackedSuccess(
+                    content_sha256=row.content_sha256,
+                    server=each["server"],
+                    platform=each["platform"],
+                    args=tuple(each["args"]),
+                    scratch_args=tuple(each["scratch_args"]),
+                    has_types=each.get("has_types"),
+                    aux_data=each.get("aux_data"),
+                )
+
+
+def contents_with_builds(contents: Collection[str]) -> set[str]:
+    """Return those of the contents that a build of the catalogue has; one query."""
+    return set(Build.objects.filter(content_sha256__in=contents).values_list("content_sha256", flat=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

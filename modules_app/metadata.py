@@ -12,6 +12,8 @@ from typing import Any
 
 from modules_app.operating_systems import ANY, operating_system
 
+#: The most successes of `modfleet pack` in one `module.json`: one for each server.
+MOST_SCRATCH_SUCCESSES = 16
 #: The required fields of POST /v2/modules/user-defined, as documented.
 MODULE_OBJECT_FIELDS = (
     "module_name",
@@ -34,7 +36,9 @@ MAX_OPERATING_SYSTEMS = 16
 LISTED_FIELDS = 20
 
 #: Fields of one platform's build, or of its packing: two packages of one module version may differ in them.
-BUILD_FIELDS = frozenset({"architecture", "os", "operating_systems", "os_list", "sha256", "module_file"})
+BUILD_FIELDS = frozenset(
+    {"architecture", "os", "operating_systems", "os_list", "sha256", "module_file", "scratch_successes"}
+)
 
 
 class InvalidMetadata(ValueError):
@@ -329,6 +333,25 @@ def _checked(value: Any, checks: Mapping[str, Callable[[Any], Any]], *, required
     return present
 
 
+def _scratch_successes(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or len(value) > MOST_SCRATCH_SUCCESSES:
+        raise _Wrong(f"must be a list of at most {MOST_SCRATCH_SUCCESSES} objects")
+    checked = [_checked(each, _SUCCESS_CHECKS) for each in value]
+    if any(each.keys() < {"server", "platform", "files_sha256", "args", "scratch_args"} for each in checked):
+        raise _Wrong("must have server, platform, files_sha256, args and scratch_args in each object")
+    return checked
+
+
+_SUCCESS_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "server": _filled_text,
+    "platform": _filled_text,
+    "files_sha256": _digest,
+    "args": _texts,
+    "scratch_args": _texts,
+    "has_types": _flag,
+    "aux_data": _flag,
+    "differences": _texts,
+}
 _COMMAND_CHECKS: dict[str, Callable[[Any], Any]] = {
     "command_name": _filled_text,
     "command_arity": _whole,
@@ -346,6 +369,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "commands": _commands,
     "command_line_args": _arguments,
     "scratch_args": _arguments,
+    "scratch_successes": _scratch_successes,
     "capabilities": _texts,
     "min_redis_version": _redis_version,
     "compatible_redis_version": _optional_redis_version,

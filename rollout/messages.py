@@ -335,8 +335,10 @@ class Command:
     command_line_args: str = ""
     #: The module's arguments in a scratch server. None: the same.
     scratch_args: str | None = None
-    #: The keys (`scratch_key`) of loads in scratch servers that have succeeded on any node.
+    #: The keys (`scratch_key`) of loads in scratch servers that have succeeded on any node or for the package, and for each
+    #: of them its `ScratchLoad.source`.
     scratch_done: tuple[str, ...] = ()
+    scratch_sources: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     #: The version that the undone operation has installed. Its files are deleted once all else has succeeded. If it is
     #: `version` itself, the files stay and the module is unloaded.
@@ -418,7 +420,8 @@ class ScratchLoad:
 
     `has_types`: the module exports data types. `aux_data`: a server with an RDB of the module does not start without the
     module, even if the RDB has no key. `options`: names of its settings in CONFIG GET. `differences`: what was not as it
-    is for the live server. `problem`: why the load failed, empty if it succeeded.
+    is for the live server. `problem`: why the load failed, empty if it succeeded. `source`: empty if the node has tried it
+    itself; else `package`, or the node that has.
     """
 
     key: Digest
@@ -428,6 +431,7 @@ class ScratchLoad:
     options: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
     differences: Annotated[tuple[Fact, ...], Meta(max_length=MOST_SCRATCH_FACTS)] = ()
     problem: Sentences = ""
+    source: Fact = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,15 +5,18 @@ from celery import shared_task
 from api.idempotency import sweep_idempotency_records
 from artifacts_app.services import sweep_storage
 from rollout.delivery.outbox import forget_finished
+from rollout.delivery.scratch_successes import forget_successes_of_deleted_builds
 from rollout.delivery.server_logs import forget_server_logs
 from rollout.process.wakes import forget_ended_rollouts
 
 
 @shared_task(name="modfleet.sweep")
 def sweep() -> None:
-    """Delete packages, outbox rows, wakes of rollouts, idempotency records and lines of servers' logs that are no longer needed. May run any number of times."""
+    """Delete what is no longer needed: packages, outbox rows, wakes of rollouts, successes of scratch servers, idempotency
+    records and lines of servers' logs. May run any number of times."""
     sweep_storage()
     forget_finished()
     sweep_idempotency_records()
     forget_server_logs()
     forget_ended_rollouts()
+    forget_successes_of_deleted_builds()

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from artifacts_app.exceptions import InvalidArtifact
+from artifacts_app.manifest import Member, files_digest
 from artifacts_app.shared_object import read_shared_object
 from modfleet.packing import PackError
 from modfleet.packing.check import Report, check_package
 from modfleet.packing.loading import Loaded, Tried, try_servers
 from modfleet.packing.manifest import RUN_ARGS, Binary, module_json
-from modfleet.packing.write import pack
+from modfleet.packing.write import pack, sha256_of
 from modules_app.metadata import is_file_name
+from rollout.agent.node.node import PLATFORM, read_operating_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ def _make(order: Order, binary: Binary) -> Packed:
     document = module_json(
         binary, loaded=loaded, manifest=order.manifest, flags=order.flags, dependencies=order.dependencies
     )
+    if successes := _successes(order, tried):
+        document["scratch_successes"] = successes
     machine = document["architecture"]
     named = "-".join([document["module_name"], document["semantic_version"], *document["operating_systems"], machine])
     to = order.to or Path(f"{named}.zip")
@@ -129,10 +133,36 @@ def _refuse_other_machine(binary: Binary) -> None:
         )
 
 
+def _successes(order: Order, tried: tuple[Tried, ...]) -> list[dict[str, Any]]:
+    """Return the trials that count on nodes: those with the arguments that nodes use."""
+    fields = {**order.manifest, **order.flags}
+    args = shlex.split(fields.get("command_line_args") or "")
+    scratch_args = fields.get("scratch_args")
+    trial_args = args if scratch_args is None else shlex.split(scratch_args)
+    system = read_operating_system()
+    if trial_args != _arguments(order) or not system:
+        return []
+    files = [(order.module, order.module.name), *((each, f"deps/{each.name}") for each in order.dependencies)]
+    members = [Member(path=path, size=each.stat().st_size, sha256=sha256_of(each)) for each, path in files]
+    return [
+        {
+            "server": each.product,
+            "platform": f"{PLATFORM}/{system}",
+            "files_sha256": files_digest(members),
+            "args": args,
+            "scratch_args": trial_args,
+            **{name: known for name in ("has_types", "aux_data") if (known := getattr(each.learned, name)) is not None},
+            "differences": list(each.learned.differences),
+        }
+        for each in tried
+        if each.learned is not None
+    ]
+
+
 def _arguments(order: Order) -> list[str]:
     """Return the arguments for MODULE LOAD."""
     fields = {**order.manifest, **order.flags}
-    text = fields.get(RUN_ARGS) or fields.get("command_line_args") or ""
+    text = next(filter(None, map(fields.get, (RUN_ARGS, "scratch_args", "command_line_args"))), "")
     try:
         return shlex.split(str(text))
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""Load a module into a temporary server, and return what the module reports."""
+"""Load a module into a scratch server, as a node would, and return what the module reports."""
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from modfleet.packing import PackError, require_extra
 from modfleet.supervisor import StartError
 from modfleet.valkey import valkey_server
 from rollout.agent.scratch.confinement import Confinement
+from rollout.agent.scratch.live import LiveServer
+from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import (
     ScratchEndedError,
     ScratchServer,
@@ -18,7 +20,9 @@ from rollout.agent.scratch.server import (
     last_words,
     scratch_server,
 )
+from rollout.agent.server.observation import product
 from rollout.agent.server.session import LoadedModule, RefusedError, Session
+from rollout.messages import ScratchLoad
 
 #: Longest time for the start of the server and the load of the module, seconds.
 SECONDS = 60.0
@@ -40,11 +44,13 @@ class ModuleRefusedError(PackError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """What one server said. `server` is its program and version. `loaded` is None, and `refused` says why, if it refused
-    the module."""
+    """What one server said. `server` is its program and version, `product` is like `redis 7.0.15`. `loaded` is None, and
+    `refused` says why, if it refused the module. `learned`: what the trial of a node has shown."""
 
     server: str
+    product: str = ""
     loaded: Loaded | None = None
+    learned: ScratchLoad | None = None
     refused: str = ""
 
 
@@ -76,9 +82,32 @@ def _try(server: str, module: Path, *, args: Sequence[str], dependencies: Sequen
     program = _program(server)
     try:
         with scratch_server(Path(program), Confinement(is_asked_for=True), seconds=SECONDS) as scratch:
-            return _try_in(scratch, program, module, args=args, dependencies=dependencies)
+            tried = _try_in(scratch, program, module, args=args, dependencies=dependencies)
+            if tried.loaded is None:
+                return tried
+            return replace(tried, learned=_trial(scratch, program, module, tried.product, tried.loaded, args))
     except UnavailableError as error:
         raise PackError(str(error)) from error
+
+
+def _trial(
+    scratch: ScratchServer, program: str, module: Path, product: str, loaded: Loaded, args: Sequence[str]
+) -> ScratchLoad:
+    """Do what a node does before it loads the module: load it, save, unload it, and start again without it."""
+    path = scratch.directory / "module" / module.name
+    confinement = Confinement(is_asked_for=True, differences=("host: that of modfleet pack",))
+    live = LiveServer(program=Path(program), product=product, config_file="", process=None, confinement=confinement)
+    trial = Trial(
+        key="0" * 64,  # it depends on the package, which is not written yet
+        module=LoadedModule(name=loaded.module_name, version=loaded.version, path=str(path), args=tuple(args)),
+        others=(),
+        commands=tuple(each["command_name"] for each in loaded.commands),
+    )
+    try:
+        return load_in_scratch(live, trial, seconds=SECONDS)
+    except ScratchLoadError as error:
+        words = error.message.replace(f"{path.parent}/", "")
+        raise PackError(f"{words} Every node would refuse the module so: fix it.") from error
 
 
 def _try_in(
@@ -91,7 +120,8 @@ def _try_in(
             shown = f"{Path(program).name} ({_version(session)})"
             scratch.mark_log()
             try:
-                return Tried(server=shown, loaded=_load(session, path, args))
+                named = " ".join(product(session.info("server")))
+                return Tried(server=shown, product=named, loaded=_load(session, path, args))
             except RefusedError as error:
                 said = _said(path, scratch.log()) or error
                 refused = f"{path.name} refuses to load{_given(args)}: {said}. {_next_step(args)}"

@@ -15,6 +15,8 @@ from modules_app.metadata import KNOWN_FIELDS, MODULE_OBJECT_FIELDS, InvalidMeta
 
 #: Arguments to load the module with here, if they differ from those of the nodes.
 RUN_ARGS = "run_command_line_args"
+#: What only a trial decides, and no manifest.
+SUCCESSES = "scratch_successes"
 #: Fields that the vendor's packer adds to those of the module object.
 _PACKER_FIELDS = frozenset({"ramp_format_version", "git_sha", "speedb_git_sha"})
 
@@ -87,7 +89,11 @@ def module_json(
 
     Raises: `PackError` with every field that is missing, wrong or contradicts the module.
     """
-    given = {name: value for name, value in {**manifest, **flags}.items() if name != RUN_ARGS and value is not None}
+    given = {
+        name: value
+        for name, value in {**manifest, **flags}.items()
+        if name not in {RUN_ARGS, SUCCESSES} and value is not None
+    }
     document = _DEFAULTS | _read(binary, loaded) | given
     document = _completed(document)
     try:

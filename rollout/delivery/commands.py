@@ -52,6 +52,7 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
             replace(
                 command,
                 scratch_done=new.keys,
+                scratch_sources=new.sources,
                 has_types=command.has_types or any(known.has_types for known in (new, *there)),
                 aux_data=any_known(known.aux_data for known in there),
             ),

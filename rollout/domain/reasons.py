@@ -129,8 +129,8 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.SCRATCH_UNAVAILABLE: Words(
         "The node cannot run a scratch server, and the module has loaded in none on a node like this one.",
-        "The message names the cause. Remove it, install the module on a similar node first, or set MODFLEET_SCRATCH=warn "
-        "for the agent. Then retry.",
+        "The message names the cause. Remove it, install the module on a similar node first, pack it on such a host, or set "
+        "MODFLEET_SCRATCH=warn for the agent. Then retry.",
     ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, but did not answer as its module.json says.",

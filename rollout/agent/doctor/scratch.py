@@ -29,7 +29,7 @@ def scratch_server_runs(host: Host) -> Outcome:
     try:
         live = live_server(host.settings, host.info)
         with (
-            scratch_server(live.program, live.confinement, seconds=START_SECONDS) as server,
+            scratch_server(live.program, live.confinement, seconds=START_SECONDS, copied=live.running) as server,
             server.started() as session,
         ):
             refuse_other_version(session, live)
@@ -40,9 +40,21 @@ def scratch_server_runs(host: Host) -> Outcome:
             "Until then, only modules that have loaded on a node like this one are loaded here. MODFLEET_SCRATCH=warn loads "
             "all modules without a trial.",
         )
-    how = "as the server's user" if live.confinement.user else "with bubblewrap" if live.confinement.bubblewrap else ""
-    advice = " Install bubblewrap to hide the agent's files from it." if not live.confinement.is_apart else ""
-    return passed(f"A scratch server of {live.product} runs here{how and ', ' + how}.{advice}")
+    confinement = live.confinement
+    how = [
+        *(["as the server's user"] if confinement.user else []),
+        *(["in namespaces of its own"] if confinement.is_isolated else []),
+        *(["with bubblewrap"] if confinement.bubblewrap else []),
+    ]
+    shown = f"A scratch server of {live.product} runs here{', ' if how else ''}{' '.join(how)}."
+    if confinement.is_isolated or confinement.bubblewrap:
+        return passed(shown)
+    sees = "the processes and the network of the host" if confinement.user else "all that the agent sees"
+    return passed(
+        f"{shown} It sees {sees}, because the agent cannot create namespaces. Remove RestrictNamespaces= and "
+        "SystemCallFilter= from the agent's unit, or install bubblewrap (`apt install bubblewrap` or `dnf install "
+        "bubblewrap`) where the system lets only that program create them."
+    )
 
 
 def start_check(host: Host) -> Outcome:

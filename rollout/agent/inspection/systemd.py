@@ -19,6 +19,26 @@ UNIT_DIRECTORIES = (
 )
 #: Settings that systemd collects over all files. An empty value resets them. The last value of any other setting wins.
 LIST_SETTINGS = ("ExecPaths", "NoExecPaths", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecStart")
+#: Limits of resources, by their names in getrlimit(2).
+LIMITS = {f"Limit{each}": f"RLIMIT_{each}" for each in ("AS", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")}
+#: Settings that only systemd itself can give to a process.
+OTHER_SANDBOX_SETTINGS = (
+    "AppArmorProfile",
+    "LockPersonality",
+    "MemoryHigh",
+    "MemoryMax",
+    "PrivateDevices",
+    "RestrictAddressFamilies",
+    "RestrictFileSystems",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "RootDirectory",
+    "RootImage",
+    "SELinuxContext",
+    "SystemCallArchitectures",
+    "SystemCallFilter",
+)
 UNIT_SETTINGS = (
     *LIST_SETTINGS,
     "User",
@@ -28,9 +48,9 @@ UNIT_SETTINGS = (
     "ProtectSystem",
     "ProtectHome",
     "PrivateTmp",
-    "RootDirectory",
-    "RootImage",
     "MemoryDenyWriteExecute",
+    *OTHER_SANDBOX_SETTINGS,
+    *LIMITS,
 )
 
 
@@ -66,9 +86,25 @@ def forbids_writing(settings: Mapping[str, str], path: str) -> bool:
     return max(_longest(protected, path), _longest(settings.get("ReadOnlyPaths", ""), path)) >= 0
 
 
+def is_on(value: str) -> bool:
+    """Return True if this value of a setting has an effect: it is neither empty, `no`, nor no limit."""
+    return value.strip() not in {"", "no", "false", "off", "0", "infinity", "~", "[not set]"}
+
+
+def listed_paths(value: str) -> list[str]:
+    """Return the paths of a setting such as `ExecPaths`, without the signs before them."""
+    return [each.lstrip("-+") for each in value.split()]
+
+
+def size_of(value: str) -> int | None:
+    """Return the hard limit that a setting such as `LimitNOFILE` gives, None if it gives none: systemd.exec(5)."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)", value.rpartition(":")[2].strip())
+    return int(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else None
+
+
 def _longest(paths: str, path: str) -> int:
     """Return the length of the longest of `paths` that is `path` or above it, in parts; -1 if there is none."""
-    above = [PurePosixPath(each.lstrip("-+")) for each in paths.split()]
+    above = [PurePosixPath(each) for each in listed_paths(paths)]
     return max((len(each.parts) for each in above if PurePosixPath(path).is_relative_to(each)), default=-1)
 
 

@@ -44,8 +44,9 @@ def try_in_scratch(
             live = live_server(settings, session.info("server"))
         done = load_in_scratch(live, _trial(operation, package, module, facts, key), seconds=seconds)
     except UnavailableError as error:
-        if key in operation.command.scratch_done:
-            return None
+        keys, sources = operation.command.scratch_done, operation.command.scratch_sources
+        if key in keys:  # the control plane before this version sends no sources
+            return ScratchLoad(key=key, source=dict(zip(keys, sources, strict=False)).get(key, "another node"))
         return _given_up(operation, key, _unavailable(error))
     except ScratchLoadError as failure:
         operation.deadline.remaining()

@@ -1,41 +1,72 @@
-"""What a scratch server may see and use: its user, bubblewrap, and limits of its resources."""
+"""What a scratch server may see and use: its user, its namespaces, the sandbox of the server's unit, and limits.
 
+An agent that can create namespaces gives the scratch server those that `keeper` describes. Otherwise bubblewrap may work:
+some systems allow it to create namespaces, and no other program.
+"""
+
+import ctypes
 import functools
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rollout.agent.inspection.process import Process
+from rollout.agent.inspection.systemd import (
+    LIMITS,
+    OTHER_SANDBOX_SETTINGS,
+    forbids_execution,
+    is_on,
+    listed_paths,
+    size_of,
+    unit_settings,
+)
+from rollout.agent.scratch import keeper
 from rollout.agent.settings import AgentSettings
 
 #: Files that a scratch server may write, bytes each: its log and an empty RDB.
 LARGEST_FILE = 64_000_000
 MOST_OPEN_FILES = 1024
-#: How long bubblewrap may take to show that it works here, seconds.
+#: Processes and threads of its user.
+MOST_PROCESSES = 2048
+#: How long namespaces or bubblewrap may take to show that they work here, seconds.
 TRY_SECONDS = 5.0
+#: Directories for temporary files, and of all agents of the host.
+HIDDEN = ("/tmp", "/var/tmp", "/dev/shm", "/var/lib/modfleet-agent", "/etc/modfleet")  # noqa: S108 - they are hidden
+HOMES = ("/home", "/root", "/run/user")
+#: prctl(2).
+PR_GET_MDWE = 66
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """`user`: uid, gid and groups of the scratch server, None for the agent's. `hidden`: directories and files with the
-    agent's secrets, which bubblewrap hides. `shown`: files and directories that are seen nevertheless. `is_asked_for`: a
-    person has named the program. `differences`: what is not as it is for the live server."""
+    """`user`: uid, gid and groups of the scratch server, None for the agent's. `is_isolated`: it gets namespaces of its own.
+    `hidden`: directories and files that it does not see, such as the agent's secrets. `shown`: files and directories that
+    are seen nevertheless. `unit` and `settings`: the server's systemd unit. `modules`: the directory of modules as the agent
+    and as the server sees it. `is_asked_for`: a person has named the program. `differences`: what is not as it is for the
+    live server."""
 
     user: tuple[int, int, tuple[int, ...]] | None = None
+    is_isolated: bool = False
     bubblewrap: str = ""
     hidden: tuple[Path, ...] = ()
     shown: tuple[Path, ...] = ()
     megabytes: int = 1024
+    unit: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    modules: tuple[Path, Path] | None = None
     is_asked_for: bool = False
     differences: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_apart(self) -> bool:
         """Return True if the scratch server cannot read the agent's secrets, and may execute what others own."""
-        return self.user is not None or bool(self.bubblewrap)
+        return self.user is not None or self.is_isolated or bool(self.bubblewrap)
 
     def showing(self, paths: Iterable[str | Path]) -> "Confinement":
         """Return the same, but these files are seen, wherever they are."""
@@ -48,9 +79,16 @@ class Confinement:
         found = path.stat()
         return found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o022
 
+    def forbids(self, path: str | Path) -> bool:
+        """Return True if the server's unit forbids it to execute this file, which has a path as the agent sees it."""
+        seen = Path(path)
+        if self.modules and seen.is_relative_to(self.modules[0]):
+            seen = self.modules[1] / seen.relative_to(self.modules[0])
+        return forbids_execution(self.settings, str(seen))
+
     def words(self, program: Path, directory: Path, arguments: Sequence[str]) -> list[str]:
         """Return the command line of the server."""
-        if not self.bubblewrap:
+        if self.is_isolated or not self.bubblewrap:
             return [str(program), *arguments]
         return [
             *(self.bubblewrap, "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"),
@@ -61,35 +99,69 @@ class Confinement:
             *("--", str(program), *arguments),
         ]
 
+    def view(self, program: Path) -> dict[str, Any] | None:
+        """Return what `keeper` mounts for the server, None without namespaces of its own."""
+        if not self.is_isolated:
+            return None
+        shown = {os.path.realpath(each): not self.forbids(each) for each in self.shown}
+        executable: dict[str, bool] = {}
+        if barred := listed_paths(self.settings.get("NoExecPaths", "")):
+            executable |= dict.fromkeys(map(os.path.realpath, barred), False)
+            allowed = listed_paths(self.settings.get("ExecPaths", ""))
+            executable |= dict.fromkeys(map(os.path.realpath, allowed), True)
+        hidden: list[str | Path] = [*HIDDEN, *self.hidden, *listed_paths(self.settings.get("InaccessiblePaths", ""))]
+        if is_on(self.settings.get("ProtectHome", "")) and self.settings["ProtectHome"] != "read-only":
+            hidden += HOMES
+        return {
+            "new_user": self.user is None,
+            "executable": dict(sorted(executable.items(), key=lambda each: each[0].count("/"))),
+            "hidden": sorted({os.path.realpath(each) for each in hidden}),
+            "shown": shown | {os.path.realpath(program): True},
+        }
+
+    @property
+    def denies_write_execute(self) -> bool:
+        """Return True if memory of the server can never become executable."""
+        return is_on(self.settings.get("MemoryDenyWriteExecute", "")) and _knows_write_execute()
+
     def resources(self, seconds: float) -> dict[str, int]:
         """Return the limits of getrlimit(2) for a program that may run for so long."""
-        return {
+        sizes = {name: size_of(self.settings.get(setting, "")) for setting, name in LIMITS.items()}
+        limits = {name: size for name, size in sizes.items() if size is not None}
+        return limits | {
             "RLIMIT_CORE": 0,
             "RLIMIT_CPU": int(seconds) + 1,
-            "RLIMIT_DATA": self.megabytes * 1_000_000,
-            "RLIMIT_FSIZE": LARGEST_FILE,
-            "RLIMIT_NOFILE": MOST_OPEN_FILES,
+            "RLIMIT_DATA": min(self.megabytes * 1_000_000, limits.get("RLIMIT_DATA", sys.maxsize)),
+            "RLIMIT_FSIZE": min(LARGEST_FILE, limits.get("RLIMIT_FSIZE", sys.maxsize)),
+            "RLIMIT_NOFILE": limits.get("RLIMIT_NOFILE", MOST_OPEN_FILES),
+            "RLIMIT_NPROC": MOST_PROCESSES,
         }
 
 
 def confinement_of(settings: AgentSettings, process: Process | None) -> Confinement:
     """Return how the agent's scratch servers are confined. `process`: the live server's, None if it is not known."""
     user, bubblewrap = _user(process), ""
-    if user is None and (found := shutil.which("bwrap")) and _works(found):
+    is_isolated = _namespaces_work(user is None)
+    if not is_isolated and user is None and (found := shutil.which("bwrap")) and _works(found):
         bubblewrap = found
     secrets = [settings.journal_dir]
     for each in (settings.identity_file, settings.server_password_file, settings.server_key):
         secrets += [each] if each else []
     if settings.identity_file:  # the settings from the control plane are next to it
         secrets.append(settings.identity_file.parent)
-    return Confinement(
+    unit = (process and process.unit) or ""
+    made = Confinement(
         user=user,
+        is_isolated=is_isolated,
         bubblewrap=bubblewrap,
         hidden=tuple(sorted({each.resolve() for each in secrets if each.exists()})),
         shown=(settings.modules_dir.resolve(),),
         megabytes=settings.scratch_megabytes,
-        differences=tuple(_differences(settings, process, user)),
+        unit=unit,
+        settings=(unit_settings(unit) if unit else None) or {},
+        modules=(settings.modules_dir.resolve(), settings.server_modules_dir or settings.modules_dir),
     )
+    return replace(made, differences=tuple(_differences(made, process)))
 
 
 def scratch_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -108,17 +180,45 @@ def _user(process: Process | None) -> tuple[int, int, tuple[int, ...]] | None:
     return process.uid, process.gid, process.groups or ()
 
 
-def _differences(
-    settings: AgentSettings, process: Process | None, user: tuple[int, int, tuple[int, ...]] | None
-) -> list[str]:
-    found = [f"memory: at most {settings.scratch_megabytes} MB", "configuration: only modules and their settings"]
+def _differences(made: Confinement, process: Process | None) -> Iterable[str]:
+    yield f"memory: at most {made.megabytes} MB"
+    yield "configuration: only modules and their settings"
+    yield "environment: only PATH and LANG"
     if process is None:
-        found.append("user: the agent's; the server's process is not visible")
-    elif user is None and process.uid != os.geteuid():
-        found.append(f"user: the agent's, not uid {process.uid}")
-    if process and process.unit:
-        found.append(f"sandbox: the agent's, not that of {process.unit}")
-    return found
+        yield "user: the agent's; the server's process is not visible"
+    elif made.user is None and process.uid != os.geteuid():
+        yield f"user: the agent's, not uid {process.uid}"
+    if made.is_isolated or made.bubblewrap:
+        yield "files: read-only, but for its own directory"
+        yield "network: only loopback, of its own"
+    else:
+        yield "isolation: none; it sees the files, the processes and the network that its user sees"
+    if made.unit and not made.settings:
+        yield f"sandbox: the agent's; the settings of {made.unit} are not known"
+    lost = list(OTHER_SANDBOX_SETTINGS)
+    if not made.is_isolated:
+        lost += ["NoExecPaths", "InaccessiblePaths", "PrivateTmp", "ProtectHome", "ProtectSystem", "ReadOnlyPaths"]
+    if not made.denies_write_execute:
+        lost.append("MemoryDenyWriteExecute")
+    for each in sorted(lost):
+        if is_on(made.settings.get(each, "")):
+            yield f"sandbox: {each} of {made.unit}"
+
+
+def _knows_write_execute() -> bool:
+    answer: int = ctypes.CDLL(None).prctl(PR_GET_MDWE, 0, 0, 0, 0)
+    return answer >= 0
+
+
+@functools.cache
+def _namespaces_work(new_user: bool) -> bool:
+    """Return True if the keeper can give namespaces to a server here."""
+    view = {"new_user": new_user, "executable": {}, "hidden": [], "shown": {}}
+    words = [sys.executable, "-I", "-S", keeper.__file__, json.dumps(view)]
+    try:
+        return subprocess.run(words, capture_output=True, timeout=TRY_SECONDS, check=False, cwd="/").returncode == 0  # noqa: S603 - our own program
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 @functools.cache

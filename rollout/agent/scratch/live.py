@@ -1,5 +1,6 @@
 """The live server, as far as a scratch server has to be like it."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from rollout.agent.settings import AgentSettings
 class LiveServer:
     """`program`: on disk, as the agent sees it. `product`: such as `redis 7.0.15`. `process` is None if it is not visible.
 
-    `config_file` is empty if the server was started without one.
+    `config_file` is empty if the server was started without one. `running`: the program of the process, which may have been
+    replaced on disk since its start; None if the agent cannot read it.
     """
 
     program: Path
+    running: Path | None = None
     product: str
     config_file: str
     process: Process | None
@@ -34,11 +37,20 @@ def live_server(settings: AgentSettings, info: Mapping[str, str]) -> LiveServer:
     process = None if pid is None else read_process(pid)
     return LiveServer(
         program=settings.server_binary or _program(info, process),
+        running=None if settings.server_binary else _running(process),
         product=" ".join(product(info)),
         config_file=info.get("config_file", ""),
         process=process,
         confinement=confinement_of(settings, process),
     )
+
+
+def _running(process: Process | None) -> Path | None:
+    """Return the program of a process whose file was replaced or deleted on disk."""
+    if process is None or not (process.executable or "").endswith(" (deleted)"):
+        return None
+    path = Path(f"/proc/{process.pid}/exe")
+    return path if os.access(path, os.R_OK) else None
 
 
 def _program(info: Mapping[str, str], process: Process | None) -> Path:

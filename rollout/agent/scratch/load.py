@@ -22,7 +22,7 @@ from rollout.agent.scratch.server import (
 )
 from rollout.agent.server.causes import LoadRefusedError, UnloadRefusedError, taken_commands, why_not_loaded
 from rollout.agent.server.observation import product
-from rollout.agent.server.server_log import redacted
+from rollout.agent.server.server_log import escaped, redacted
 from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.agent.server.swap import load, unload
 from rollout.agent.server.texts import storable
@@ -62,8 +62,12 @@ def load_in_scratch(live: LiveServer, trial: Trial, *, seconds: float) -> Scratc
 
     Raises: `ScratchLoadError`; `UnavailableError` if no scratch server can run here.
     """
-    confinement = live.confinement.showing([trial.module.path, *(each.path for each in trial.others)])
-    with scratch_server(live.program, confinement, seconds=seconds) as server:
+    confinement = live.confinement
+    if not confinement.is_isolated and confinement.forbids(trial.module.path):
+        words = f"{confinement.unit} forbids the server to execute {trial.module.path}. Add its directory to ExecPaths."
+        raise _failed(trial, Reason.EXECUTION_FORBIDDEN, words, ())
+    confinement = confinement.showing([trial.module.path, *(each.path for each in trial.others)])
+    with scratch_server(live.program, confinement, seconds=seconds, copied=live.running) as server:
         try:
             learned, loaded = _first_start(server, live, trial)
         except ScratchSilentError as error:
@@ -132,7 +136,8 @@ def refuse_other_version(session: Session, live: LiveServer) -> None:
     on_disk = " ".join(product(session.info("server")))
     if on_disk != live.product:
         raise UnavailableError(
-            f"The program {live.program} is {on_disk}, and the running server is {live.product}. Restart the server first."
+            f"The program {live.program} is {on_disk}, and the running server is {live.product}. Restart the server, or "
+            f"install the module first on a node that runs {live.product} with its program."
         )
 
 
@@ -182,4 +187,4 @@ def _failed(trial: Trial, reason: Reason, message: str, lines: Sequence[str]) ->
 
 
 def _facts(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(storable(each)[:LONGEST_FACT] for each in texts[:MOST_SCRATCH_FACTS])
+    return tuple(escaped(storable(each))[:LONGEST_FACT] for each in texts[:MOST_SCRATCH_FACTS])

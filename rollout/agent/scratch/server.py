@@ -26,6 +26,8 @@ from rollout.agent.server.session import ServerSilentError, Session
 from rollout.messages import Reason
 
 PREFIX = "modfleet-scratch-"
+#: The directory of the server in that of the agent.
+OWN = "d"
 #: The kernel's limit for the path of a Unix socket, bytes.
 LONGEST_SOCKET_PATH = 107
 #: No scratch server lives so long, seconds: a directory that is older was left behind by a keeper that was killed.
@@ -136,7 +138,8 @@ class ScratchServer:
         if not self._log_file().exists():
             return ()
         with self._log_file().open("rb") as file:
-            file.seek(self._mark)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self._mark, size - MOST_LOG_BYTES))
             text = file.read(MOST_LOG_BYTES)
         lines = text.decode(errors="replace").splitlines()
         started = next((place for place, line in enumerate(lines) if "Running mode=" in line), -1)
@@ -145,7 +148,7 @@ class ScratchServer:
 
     @property
     def _socket(self) -> Path:
-        return self.directory / "s"
+        return self.directory / OWN / "s"
 
     def _log_file(self) -> Path:
         return self.directory / f"log{self._starts}"
@@ -154,10 +157,10 @@ class ScratchServer:
         self._starts, self._ended, self._mark = self._starts + 1, "", 0
         self._socket.unlink(missing_ok=True)
         configuration = self.directory / f"conf{self._starts}"
-        own = (*_LINES, f"unixsocket {quoted(str(self._socket))}", f"dir {quoted(str(self.directory))}")
+        own = (*_LINES, f"unixsocket {quoted(str(self._socket))}", f"dir {quoted(str(self.directory / OWN))}")
         configuration.write_text("".join(f"{line}\n" for line in (*own, *lines)), errors="surrogateescape")
-        configuration.chmod(0o644)  # in a directory that only the server's user can enter
-        words = self._confinement.words(self._program, self.directory, [str(configuration)])
+        configuration.chmod(0o644)  # in a directory whose names no other user can list
+        words = self._confinement.words(self._program, self.directory / OWN, [str(configuration)])
         self._send({"words": words, "output": str(self._log_file())})
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -206,21 +209,30 @@ class ScratchServer:
 
 
 @contextmanager
-def scratch_server(program: Path, confinement: Confinement, *, seconds: float) -> Iterator[ScratchServer]:
-    """Give a scratch server of `program` that ends with the block, or after `seconds`.
+def scratch_server(
+    program: Path, confinement: Confinement, *, seconds: float, copied: Path | None = None
+) -> Iterator[ScratchServer]:
+    """Give a scratch server of `program` that ends with the block, or after `seconds`. `copied`: the program to run instead,
+    from a copy with the same name: a server may behave as its name says.
 
     Raises: `UnavailableError`.
     """
-    if not os.access(program, os.X_OK):
+    if not os.access(copied or program, os.X_OK):
         raise UnavailableError(f"The server's program {program} cannot be executed here.")
-    if not confinement.trusts(program):
+    if not confinement.trusts(copied or program):
         raise UnavailableError(
             f"The server's program {program} can be replaced by another user than root and the agent's."
         )
     _sweep()
     process, directory = _keeper(), None
     try:
-        directory = _directory(process, confinement, seconds)
+        name = _new_name()
+        if copied:
+            program = Path(name) / program.name
+        directory = _directory(process, name, program, confinement, seconds)
+        if copied:
+            shutil.copyfile(copied, program)
+            program.chmod(0o755)
         yield ScratchServer(directory, program, confinement, process, seconds=seconds)
     finally:
         _end(process)
@@ -252,14 +264,19 @@ def _keeper() -> "subprocess.Popen[bytes]":
         raise UnavailableError(f"No process can be started: {error.strerror}.") from error
 
 
-def _directory(process: "subprocess.Popen[bytes]", confinement: Confinement, seconds: float) -> Path:
+def _directory(
+    process: "subprocess.Popen[bytes]", name: str, program: Path, confinement: Confinement, seconds: float
+) -> Path:
     """Let the keeper create its directory, so that it also deletes the directory of an agent that is killed now."""
     assert process.stdin  # noqa: S101 - it has pipes
     assert process.stdout  # noqa: S101 - likewise
     limits = {
-        "directory": _new_name(),
+        "directory": name,
         "seconds": seconds + GRACE_SECONDS,
+        "own": f"{name}/{OWN}",
         "user": confinement.user,
+        "view": confinement.view(program),
+        "write_execute": not confinement.denies_write_execute,
         "resources": confinement.resources(seconds),
     }
     with suppress(BrokenPipeError):
@@ -275,7 +292,7 @@ def _new_name() -> str:
     """Return a new path that leaves room for the name of a socket."""
     for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - the directory is private
         name = f"{parent}/{PREFIX}{secrets.token_hex(4)}"
-        if len(os.fsencode(name)) + len("/s") <= LONGEST_SOCKET_PATH:
+        if len(os.fsencode(name)) + len(f"/{OWN}/s") <= LONGEST_SOCKET_PATH:
             return name
     raise UnavailableError("The path of the directory for temporary files is too long. Set TMPDIR to a shorter one.")
 

@@ -135,6 +135,8 @@ def _unusable(line: Directive, live: LiveServer) -> tuple[str, str]:
         return f"{line.place} loads {path}, which does not exist.", ""
     except OSError as error:
         return "", f"{line.place} loads {path}, which the agent cannot read: {error.strerror}."
+    if not live.confinement.is_isolated and live.confinement.forbids(path):
+        return f"{line.place} loads {path}, which {live.confinement.unit} forbids the server to execute.", ""
     if not is_trusted:
         return "", f"{line.place} loads {path}, which another user than root and the agent's can change."
     if live.confinement.user is None and not os.access(path, os.R_OK):

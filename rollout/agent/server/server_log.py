@@ -82,10 +82,11 @@ def redacted(line: str, names: Collection[str]) -> str:
             return found[0] if is_plain else f"{found['quote']}{_HIDDEN}{found['quote']}"
         return _HIDDEN
 
-    return _escaped(_PRIVATE.sub(shown, line[:LONGEST_RAW]))[:LONGEST_LOG_LINE]
+    return escaped(_PRIVATE.sub(shown, line[:LONGEST_RAW]))[:LONGEST_LOG_LINE]
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return the text with its control characters in words, for terminals."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
@@ -314,15 +315,17 @@ def _tidy(line: str) -> str:
 
 
 def _telling(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the first lines, or the first lines and those of the crash report up to the end of the stack."""
+    """Return the first and the last lines, or the last lines before a crash report and those of the report up to the end of
+    the stack."""
     crash = next((place for place, line in enumerate(lines) if _CRASH.search(line)), len(lines))
     before = [each for each in lines[:crash] if not _USELESS.search(each)]
     if crash == len(lines):
-        return tuple(before[:MOST_LOG_LINES])
+        half = MOST_LOG_LINES // 2
+        return tuple(before if len(before) <= MOST_LOG_LINES else [*before[:half], *before[-half:]])
     stack: list[str] = []
     for line in lines[crash:]:
         if _CRASH_END.search(line):
             break
         if not line.startswith("---"):
             stack.append(line)
-    return tuple([*before[:LINES_BEFORE_CRASH], *stack][:MOST_LOG_LINES])
+    return tuple([*before[-LINES_BEFORE_CRASH:], *stack][:MOST_LOG_LINES])

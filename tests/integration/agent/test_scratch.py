@@ -1,24 +1,29 @@
 """A module enters a scratch server first. If that server crashes, hangs or refuses, the live one was never touched."""
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from artifacts_app.package import inspect_package
+from modfleet.packing.build import Order, make_package
 from rollout.agent.operations.runner import Runner
 from rollout.agent.scratch.confinement import Confinement
 from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.server import PREFIX, ScratchEndedError, UnavailableError, scratch_server
 from rollout.agent.settings import settings_from
-from rollout.messages import Phase, Reason, to_json
-from tests.integration.agent.conftest import ROOT, SERVERS
+from rollout.messages import Phase, Reason, scratch_key, to_json
+from tests.integration.agent.conftest import ROOT, SERVERS, described
 
 pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])
 
@@ -248,7 +253,7 @@ def test_another_version_of_the_program_says_nothing(site, built, binary):
     set_up(site, SERVER_BINARY=str(other))
     report = site.install(built("greet"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SCRATCH_UNAVAILABLE)
-    assert "Restart the server first." in report.message
+    assert "Restart the server, or install the module first on a node that runs" in report.message
 
 
 def test_a_success_on_another_node_is_enough(site, built):
@@ -257,7 +262,41 @@ def test_a_success_on_another_node_is_enough(site, built):
     (site.root / "journal/.scratch.json").unlink()
     set_up(site, SERVER_BINARY="/nonexistent")
     assert site.install(built("greet")).reason is Reason.SCRATCH_UNAVAILABLE
-    assert site.install(built("greet"), scratch_done=(key,)).phase is Phase.SUCCEEDED
+    report = site.install(built("greet"), scratch_done=(key,), scratch_sources=("package",))
+    assert (report.phase, report.scratch.source) == (Phase.SUCCEEDED, "package")
+
+
+def test_a_program_that_was_replaced_on_disk_is_still_used(site, built, binary):
+    """The package was upgraded, and the server was not restarted: it still has its old program in memory."""
+    program = site.root / binary.name
+    shutil.copy(binary, program)
+    site.server.kill()
+    site.server.binary = program
+    site.server.start()
+    program.unlink()
+    shutil.copy(next(each for each in SERVERS if each != binary), program)
+    report = site.install(built("greet"))
+    assert (report.phase, report.scratch.problem) == (Phase.SUCCEEDED, "")
+
+
+def test_a_success_of_modfleet_pack_is_that_of_a_node(site, built, binary, tmp_path):
+    module = tmp_path / "greet.so"
+    with zipfile.ZipFile(io.BytesIO(built("greet").blob)) as archive:
+        module.write_bytes(archive.read("greet.so"))
+    made = make_package(
+        Order(module=module, to=tmp_path / "greet.zip", servers=(str(binary),), flags={"license": "MIT"})
+    )
+    with made.path.open("rb") as file:
+        package = inspect_package(file, max_unpacked_bytes=10**9, max_members=10)
+    (success,) = package.metadata.document["scratch_successes"]
+    assert (success["has_types"], success["aux_data"]) == (False, False)
+    key = scratch_key(
+        content_sha256=package.content_sha256,
+        server=success["server"],
+        args=(*success["args"], "", *success["scratch_args"]),
+        platform=success["platform"],
+    )
+    assert site.install(described("greet", 10000, made.path.read_bytes(), ("greet.hello",))).scratch.key == key
 
 
 # --- The scratch server itself ----------------------------------------------------------------------------------------

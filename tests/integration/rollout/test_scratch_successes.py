@@ -1,12 +1,16 @@
 """Loads in scratch servers that have succeeded on one node are known to all others."""
 
 import json
+from dataclasses import replace
 
+import msgspec
 import pytest
 from django.utils import timezone
 
+from artifacts_app.manifest import Member, files_digest
 from artifacts_app.models import Build
 from rollout.delivery.commands import commands_of
+from rollout.delivery.scratch_successes import MOST_KEYS, forget_successes_of_deleted_builds
 from rollout.messages import Action, Phase, ScratchLoad, scratch_key
 from rollout.models import NodeModule, Operation, ScratchSuccess
 from rollout.process.advance import advance
@@ -151,3 +155,78 @@ def test_a_key_tells_arguments_and_words_apart():
     same = {"content_sha256": "c1", "server": "redis 7.0.15", "platform": "linux/x86_64"}
     assert scratch_key(**same, args=("a b",)) != scratch_key(**same, args=("a", "b"))
     assert scratch_key(**same, args=("a",)) == scratch_key(**same, args=("a",))
+
+
+# --- Successes of `modfleet pack` -------------------------------------------------------------------------------------
+
+
+def pack_success(**changes):
+    """Put a success into the package of the fleet's module, as an upload would."""
+    build = Build.objects.get()
+    success = {
+        "server": "redis 7.0.15",
+        "platform": "linux/x86_64/debian12",
+        "files_sha256": files_digest(msgspec.json.decode(build.members, type=list[Member])),
+        "args": [],
+        "scratch_args": [],
+        "aux_data": True,
+    }
+    build.document = json.dumps(json.loads(build.document) | {"scratch_successes": [success | changes]})
+    build.save()
+
+
+def test_a_success_in_the_package_counts():
+    fleet(1)
+    start()
+    pack_success()
+    key = scratch_key(content_sha256="c1", server="redis 7.0.15", args=("",), platform="linux/x86_64/debian12")
+    assert (sent()["n0000"].scratch_done, sent()["n0000"].scratch_sources) == ((key,), ("package",))
+
+
+def test_where_a_success_comes_from_is_sent():
+    fleet(2)
+    uid = start()
+    say(uid, "n0000", scratch=DONE)
+    assert sent()["n0001"].scratch_sources == ("node n0000",)
+
+
+def test_a_success_of_other_files_does_not_count():
+    fleet(1)
+    start()
+    pack_success(files_sha256="0" * 64)
+    assert sent()["n0000"].scratch_done == ()
+
+
+def test_a_node_that_relies_on_another_has_no_success_of_its_own():
+    fleet(1)
+    uid = start()
+    say(uid, "n0000", scratch=replace(DONE, source="package"))
+    assert not ScratchSuccess.objects.exists()
+
+
+# --- Old ones ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_are_kept():
+    fleet(1)
+    uid = start()
+    for number in range(MOST_KEYS + 10):
+        learn("c1", f"old{number}")
+        learn("c2", f"other{number}")
+    say(uid, "n0000", scratch=DONE)
+    assert ScratchSuccess.objects.filter(content_sha256="c1").count() == MOST_KEYS
+    assert ScratchSuccess.objects.filter(key=KEY).exists()
+    assert not ScratchSuccess.objects.filter(key="old0").exists()
+    assert ScratchSuccess.objects.filter(content_sha256="c2").count() == MOST_KEYS + 10
+
+
+def test_those_of_a_deleted_build_are_deleted():
+    """Unless a node still has it: its removal needs what was learned."""
+    fleet(1)
+    start()
+    load_on(["n0000"], "greet")
+    NodeModule.objects.update(content_sha256="loaded")
+    for each in ("c1", "loaded", "deleted"):
+        learn(each, each)
+    assert forget_successes_of_deleted_builds() == 1
+    assert set(ScratchSuccess.objects.values_list("key", flat=True)) == {"c1", "loaded"}

@@ -45,6 +45,7 @@ def bubblewrap(tmp_path, monkeypatch):
         confinement._works.cache_clear()
         return program
 
+    monkeypatch.setattr(confinement, "_namespaces_work", lambda _: False)
     yield ends
     confinement._works.cache_clear()
 
@@ -83,7 +84,7 @@ def test_root_becomes_the_user_of_the_server(settings, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     made = confinement_of(settings, process)
     assert made.user == (100, 101, (102,))
-    assert "sandbox: the agent's, not that of redis-server.service" in made.differences
+    assert "sandbox: SystemCallFilter of redis-server.service" in made.differences
     monkeypatch.setattr(os, "geteuid", lambda: 500)
     made = confinement_of(settings, process)
     assert made.user is None
@@ -94,6 +95,29 @@ def test_the_limits():
     limits = Confinement(megabytes=200).resources(10)
     assert limits["RLIMIT_DATA"] == 200_000_000
     assert (limits["RLIMIT_CORE"], limits["RLIMIT_CPU"]) == (0, 11)
+    assert "RLIMIT_MEMLOCK" not in limits
+
+
+def test_the_limits_of_the_unit():
+    unit = {"LimitNOFILE": "1024:65535", "LimitMEMLOCK": "64K", "LimitDATA": "1M", "LimitSTACK": "infinity"}
+    limits = Confinement(settings=unit).resources(10)
+    assert (limits["RLIMIT_NOFILE"], limits["RLIMIT_MEMLOCK"], limits["RLIMIT_DATA"]) == (65535, 65536, 1048576)
+    assert "RLIMIT_STACK" not in limits
+
+
+def test_the_directory_that_the_server_sees_elsewhere():
+    unit = {"NoExecPaths": "/", "ExecPaths": "/srv/modules"}
+    made = Confinement(settings=unit, modules=(Path("/mnt/a"), Path("/srv/modules")))
+    assert not made.forbids("/mnt/a/greet/1/greet.so")
+    assert made.forbids("/mnt/b/greet.so")
+    assert Confinement(settings=unit).forbids("/mnt/a/greet.so")
+
+
+def test_the_difference_without_any_isolation(settings, bubblewrap):
+    bubblewrap(1)
+    made = confinement_of(settings, Process(pid=1, uid=os.geteuid(), unit="redis-server.service"))
+    assert any(each.startswith("isolation: none") for each in made.differences)
+    assert "sandbox: NoExecPaths of redis-server.service" in made.differences
 
 
 def test_the_environment():
