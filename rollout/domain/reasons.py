@@ -132,6 +132,11 @@ WORDS: Mapping[Reason, Words] = {
         "The message names the cause. Remove it, install the module on a similar node first, or set MODFLEET_SCRATCH=warn "
         "for the agent. Then retry.",
     ),
+    Reason.OPTIONS_LOST: Words(
+        "The upgrade would lose options of the module that are set at the server, and no plan has listed them.",
+        "The message names them. Retry to go on without them: that retry is for all nodes of the rollout. Or upload a version "
+        "that has them, or allow the agent's user to read and set them.",
+    ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, but did not answer as its module.json says.",
         "Compare its commands with its module.json, fix it, and upload it as a new version.",

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.db.models import Exists, Min, Q, QuerySet
 
-from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
+from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED, WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.rollout.releasable import Releasable
@@ -134,7 +134,15 @@ def _candidates(rows: QuerySet[Operation], now: datetime, *, failed_first: bool)
 
 def _may_be_released(now: datetime) -> Q:
     online = Node.objects.filter(phase=NodePhase.ONLINE).values("name")
-    return Q(ready_at=None, behind=False, node__in=online) | Q(ready_at__lte=now, behind=False, node__in=online)
+    # The operation may repair the start. Its agent tries that, and returns it otherwise: then it waits for the node.
+    broken = Node.objects.filter(phase=NodePhase.DEGRADED, degraded_reason=WOULD_NOT_START).values("name")
+    usable = Q(node__in=online) | (Q(node__in=broken, returned_at=None) & ~Q(rollout__in=_adopting()))
+    return usable & (Q(ready_at=None) | Q(ready_at__lte=now)) & Q(behind=False)
+
+
+def _adopting() -> QuerySet[Rollout, str]:
+    """An adoption does not change what the next start loads, so it repairs nothing."""
+    return Rollout.objects.filter(adopt=True).values_list("uid", flat=True)
 
 
 def _offline(rows: QuerySet[Operation], state: RolloutState) -> tuple[str, ...]:

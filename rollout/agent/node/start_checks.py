@@ -43,6 +43,7 @@ class StartChecks:
         self._live: LiveServer | None = None
         self._live_run_id = ""
         self._start: NextStart | None = None
+        self._start_modules: tuple[LoadedModule, ...] = ()
         self._due_at = 0.0
 
     def newest(self, info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> StartResult | None:
@@ -107,14 +108,15 @@ class StartChecks:
         except UnavailableError as error:
             self._start = None
             return replace(start_result(WouldStart.UNKNOWN, str(error)), checked_at=time.time())
-        if start == self._start and not is_forced and time.monotonic() < self._due_at:
+        is_same = start == self._start and modules == self._start_modules
+        if is_same and not is_forced and time.monotonic() < self._due_at:
             return None
         while True:
             found = check_start(start, modules, seconds=self._settings.scratch_seconds)
             before, start = start, next_start(start.live)
             if start == before:  # else a file was replaced while a server read it
                 break
-        self._start = start
+        self._start, self._start_modules = start, modules
         self._due_at = time.monotonic() + (DAY if found.result is WouldStart.YES else NOT_YES_SECONDS)
         return replace(found, checked_at=time.time())
 
@@ -149,7 +151,9 @@ class ModuleLine:
         own = [index for index, each in enumerate(lines) if _loads_below(each, self.directory)]
         if self.module is None:
             # CONFIG REWRITE, which removes a line of the main file, removes the module's options too.
-            option = f"{self.directory.name.lower()}." if any(lines[each].file != self.include for each in own) else None
+            option = (
+                f"{self.directory.name.lower()}." if any(lines[each].file != self.include for each in own) else None
+            )
             return tuple(
                 each
                 for index, each in enumerate(lines)
@@ -183,7 +187,9 @@ class ModuleLine:
 
 
 def _loads_below(line: Directive, directory: PurePosixPath) -> bool:
-    return line.words[0] == "loadmodule" and len(line.words) > 1 and PurePosixPath(line.words[1]).is_relative_to(directory)
+    return (
+        line.words[0] == "loadmodule" and len(line.words) > 1 and PurePosixPath(line.words[1]).is_relative_to(directory)
+    )
 
 
 def start_after(

@@ -9,6 +9,7 @@ from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.external import wait_for_load
+from rollout.agent.operations.kept_options import refuse_to_lose_options
 from rollout.agent.operations.last_check import refuse_to_change, refuse_unless_it_repairs
 from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
 from rollout.agent.operations.scratch import try_in_scratch
@@ -175,6 +176,7 @@ def _load_or_swap(
         refuse_to_change(operation.node, operation.command, session)
         load(session, module)
         return None
+    refuse_to_lose_options(operation, session, loaded)
     refuse_if_named_in_acl(session, loaded, keeps=operation.command.commands)
     refuse_to_change(operation.node, operation.command, session)
     return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
