@@ -27,16 +27,11 @@ def site(owned_site):
 
 
 def would_start(site):
-    facts = site.runner.heartbeat(hello=False).facts
-    return facts.would_start, facts.would_start_reason
+    return site.runner.heartbeat(hello=False).facts.would_start
 
 
 def wait_until_it(site, answer):
-    seen = []
-    try:
-        wait_for(lambda: seen.append(would_start(site)) or seen[-1][0] == answer, seconds=15)
-    except AssertionError:
-        raise AssertionError(list(dict.fromkeys(seen)))
+    wait_for(lambda: would_start(site) == answer)
 
 
 def break_file(site, built):
