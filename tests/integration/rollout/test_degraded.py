@@ -156,14 +156,31 @@ def test_a_success_whose_server_is_away_counts_as_lost():
     assert bad_nodes(uid) == (0,)
 
 
-def test_a_server_that_would_not_start_gets_nothing_until_it_would():
+def test_a_server_that_would_not_start_gets_one_attempt_to_repair_it():
     fleet(1)
-    beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist."))
+    would_not = replace(USABLE, would_start="no", would_start_reason="/x.so does not exist.")
+    beat("n0000", facts=would_not)
     uid = start()
+    assert phases(uid) == {"n0000": "queued"}
+    words = "The server would not start after this change either."
+    say(uid, "n0000", Phase.SCHEDULED, reason=Reason.SERVER_NOT_READY, message=words)
+    for _ in range(3):
+        beat("n0000", facts=would_not)
+        advance(uid)
     assert phases(uid) == {"n0000": "scheduled"}
+    assert operation(uid, "n0000").message == words
     assert "/x.so does not exist" in of_node(uid, "n0000").document["waits_for"][0]["text"]
     beat("n0000", facts=replace(USABLE, would_start="unknown", would_start_reason="It cannot be read."))
     assert phases(uid) == {"n0000": "queued"}
+
+
+def test_an_adoption_repairs_nothing():
+    fleet(1)
+    beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist."))
+    Rollout.objects.filter(uid=(uid := start(approval=True))).update(adopt=True)
+    approve_rollout(uid)
+    advance(uid)
+    assert phases(uid) == {"n0000": "scheduled"}
 
 
 def test_a_success_after_which_the_server_would_not_start_counts_as_lost():
