@@ -338,8 +338,7 @@ def _plan_in_words(plan: Document) -> RenderableType:
     if learned := plan.get("learned"):
         parts += ["", Text(printable(" ".join(["Scratch servers:", *learned["in_words"]])))]
     if lost := plan.get("lost_options"):
-        rows = ((each["node"], ", ".join(each["options"])) for each in lost)
-        parts += ["", table(("LOSES OPTIONS", "THAT THE NEW BUILD DOES NOT HAVE"), rows)]
+        parts += ["", table(("LOSES OPTIONS", "NAMES"), ((each["node"], ", ".join(each["options"])) for each in lost))]
     if plan["dependencies"]:
         needed = ((each["module_name"], each["version"], _some(each["nodes"])) for each in plan["dependencies"])
         parts += ["", table(("NEEDED MODULE", "VERSION", "INSTALL ON"), needed)]

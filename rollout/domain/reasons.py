@@ -54,7 +54,8 @@ WORDS: Mapping[Reason, Words] = {
         "Nothing to do: the operation is released again when its turn comes in the new order.",
     ),
     Reason.SERVER_NOT_READY: Words(
-        "The server loads data, synchronizes with its master, or moves slots, so the operation waits.",
+        "The server loads data, synchronizes with its master, or moves slots, or it would not start again, so the operation "
+        "waits.",
         "The message says what it waits for. Nothing to do, unless it lasts.",
     ),
     Reason.BACKUP_RUNNING: Words(

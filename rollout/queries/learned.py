@@ -14,12 +14,12 @@ from rollout.models import ScratchSuccess
 class BuildFacts:
     """Facts about one build, of all servers that have loaded it. None: not known. `since`: when the first one was recorded."""
 
-    has_types: bool | None
-    aux_data: bool | None
-    commands: frozenset[str]
-    options: frozenset[str]
-    differences: frozenset[str]
     since: datetime
+    has_types: bool | None = None
+    aux_data: bool | None = None
+    commands: frozenset[str] = frozenset()
+    options: frozenset[str] = frozenset()
+    differences: frozenset[str] = frozenset()
 
 
 def build_facts(contents: Iterable[str]) -> dict[str, BuildFacts]:
@@ -28,14 +28,15 @@ def build_facts(contents: Iterable[str]) -> dict[str, BuildFacts]:
     found: dict[str, BuildFacts] = {}
     rows = ScratchSuccess.objects.filter(content_sha256__in=wanted).order_by("recorded_at") if wanted else ()
     for row in rows:
-        known, learned = found.get(row.content_sha256), row.learned
+        learned = row.learned
+        known = found.get(row.content_sha256, BuildFacts(since=row.recorded_at))
         found[row.content_sha256] = BuildFacts(
-            has_types=any_known((known and known.has_types, learned.get("has_types"))),
-            aux_data=any_known((known and known.aux_data, learned.get("aux_data"))),
-            commands=(known.commands if known else frozenset()) | {*learned.get("commands", ())},
-            options=(known.options if known else frozenset()) | {*learned.get("options", ())},
-            differences=(known.differences if known else frozenset()) | {*learned.get("differences", ())},
-            since=known.since if known else row.recorded_at,
+            has_types=any_known((known.has_types, learned.get("has_types"))),
+            aux_data=any_known((known.aux_data, learned.get("aux_data"))),
+            commands=known.commands | {*learned.get("commands", ())},
+            options=known.options | {*learned.get("options", ())},
+            differences=known.differences | {*learned.get("differences", ())},
+            since=known.since,
         )
     return found
 

@@ -41,8 +41,9 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     restored = restoration_of(uid) if begins_to_restore else Restoration()
     found = Releasable(state.strategy, now, parallel)
     if row.scheduled and releases:
-        later = _scheduled(uid).filter(_may_be_released(now)).exclude(wave__lte=state.open_wave)
-        ready = _candidates(candidates, now, failed_first=keeps_health)
+        may_be_released = _may_be_released(now, repairs=not row.adopt)
+        later = _scheduled(uid).filter(may_be_released).exclude(wave__lte=state.open_wave)
+        ready = _candidates(candidates.filter(may_be_released), failed_first=keeps_health)
         later = later.none() if state.restoring else later
         found = releasable(
             in_chunks(ready),
@@ -125,24 +126,25 @@ def _named(rows: QuerySet[Operation]) -> tuple[str, ...]:
     return tuple(rows.order_by("ordinal").values_list("node", flat=True))
 
 
-def _candidates(rows: QuerySet[Operation], now: datetime, *, failed_first: bool) -> QuerySet[Operation]:
-    """Return the operations that can be released now, unless their server or shard has to wait. With `failed_first` the
+def _candidates(rows: QuerySet[Operation], *, failed_first: bool) -> QuerySet[Operation]:
+    """Return the scheduled operations, in the order of their release. With `failed_first` the
     unhealthy nodes come first: `min_healthy` never holds them back."""
     order = ("healthy", "ordinal") if failed_first else ("ordinal",)
-    return rows.filter(_may_be_released(now), phase=Phase.SCHEDULED).order_by(*order)
+    return rows.filter(phase=Phase.SCHEDULED).order_by(*order)
 
 
-def _may_be_released(now: datetime) -> Q:
-    online = Node.objects.filter(phase=NodePhase.ONLINE).values("name")
-    # The operation may repair the start. Its agent tries that, and returns it otherwise: then it waits for the node.
-    broken = Node.objects.filter(phase=NodePhase.DEGRADED, degraded_reason=WOULD_NOT_START).values("name")
-    usable = Q(node__in=online) | (Q(node__in=broken, returned_at=None) & ~Q(rollout__in=_adopting()))
+def _may_be_released(now: datetime, *, repairs: bool) -> Q:
+    """Match operations that can be released by the state of their node. `repairs`: False for an adoption, which does not
+    change what a start loads.
+
+    On a node whose server would not start again, an operation gets one attempt: it may repair the start. Its agent finds
+    that out before it changes the server, and returns the operation otherwise. Then the operation waits for the node.
+    """
+    usable = Q(node__in=Node.objects.filter(phase=NodePhase.ONLINE).values("name"))
+    if repairs:
+        broken = Node.objects.filter(phase=NodePhase.DEGRADED, degraded_reason=WOULD_NOT_START)
+        usable |= Q(node__in=broken.values("name"), returned_at=None)
     return usable & (Q(ready_at=None) | Q(ready_at__lte=now)) & Q(behind=False)
-
-
-def _adopting() -> QuerySet[Rollout, str]:
-    """An adoption does not change what the next start loads, so it repairs nothing."""
-    return Rollout.objects.filter(adopt=True).values_list("uid", flat=True)
 
 
 def _offline(rows: QuerySet[Operation], state: RolloutState) -> tuple[str, ...]:

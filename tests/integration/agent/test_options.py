@@ -2,12 +2,14 @@
 
 import pytest
 
+from rollout.agent.doctor.acl import Extra, Level, acl_rules
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Phase, Reason
 from tests.integration.agent import test_persistence
 from tests.integration.agent.conftest import SERVERS
 from tests.integration.agent.test_persistence import owned_by, rewrite
+from tests.integration.agent.test_removal import allow
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]
 site, aof, owner = test_persistence.site, test_persistence.aof, test_persistence.owner
@@ -113,6 +115,16 @@ def test_a_node_without_scratch_servers_relies_on_others(site, built, options, p
     report = upgraded(site, built, 2, options=options)
     assert report.phase is phase
     assert report.reason is (None if phase is Phase.SUCCEEDED else Reason.OPTIONS_LOST)
+
+
+@pytest.mark.parametrize(("extras", "phase"), [((), Phase.FAILED), ((Extra.OPTIONS,), Phase.SUCCEEDED)])
+def test_with_the_documented_rights(site, built, extras, phase):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    allow(site, *acl_rules(Level.LOAD, extras).split())
+    report = upgraded(site, built, 2)
+    assert (report.phase, depth(site)) == (phase, "7")
+    assert report.reason is (None if extras else Reason.OPTIONS_LOST)
 
 
 # --- Lines

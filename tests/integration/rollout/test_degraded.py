@@ -16,7 +16,7 @@ from rollout.delivery.ingestion import node_facts
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.pace import BURST
 from rollout.messages import Action, FindingStatus, Phase, Reason, ServerModule, ServerProblem, ServerState
-from rollout.models import Liveness, NodeFacts
+from rollout.models import Liveness, NodeFacts, Rollout
 from rollout.process.advance import advance
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.queries.snapshot import bad_nodes
@@ -177,8 +177,8 @@ def test_a_server_that_would_not_start_gets_one_attempt_to_repair_it():
 def test_an_adoption_repairs_nothing():
     fleet(1)
     beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist."))
-    Rollout.objects.filter(uid=(uid := start(approval=True))).update(adopt=True)
-    approve_rollout(uid)
+    uid = start(released=False)
+    Rollout.objects.update(adopt=True)
     advance(uid)
     assert phases(uid) == {"n0000": "scheduled"}
 
