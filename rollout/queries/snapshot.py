@@ -20,7 +20,7 @@ from rollout.queries.harm import harmed_nodes
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
-from rollout.queries.turns import Facts, in_chunks, releasable
+from rollout.queries.turns import CHANGES_SERVER, Facts, in_chunks, releasable
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 #: Nodes that are offline, or whose server cannot be used.
@@ -135,7 +135,7 @@ def _candidates(rows: QuerySet[Operation], *, failed_first: bool) -> QuerySet[Op
 
 def _may_be_released(now: datetime, *, repairs: bool) -> Q:
     """Match operations that can be released by the state of their node. `repairs`: False for an adoption, which does not
-    change what a start loads.
+    change what a start loads; no more do files that are only delivered.
 
     On a node whose server would not start again, an operation gets one attempt: it may repair the start. Its agent finds
     that out before it changes the server, and returns the operation otherwise. Then the operation waits for the node.
@@ -143,7 +143,7 @@ def _may_be_released(now: datetime, *, repairs: bool) -> Q:
     usable = Q(node__in=Node.objects.filter(phase=NodePhase.ONLINE).values("name"))
     if repairs:
         broken = Node.objects.filter(phase=NodePhase.DEGRADED, degraded_reason=WOULD_NOT_START)
-        usable |= Q(node__in=broken.values("name"), returned_at=None)
+        usable |= CHANGES_SERVER & Q(node__in=broken.values("name"), returned_at=None)
     return usable & (Q(ready_at=None) | Q(ready_at__lte=now)) & Q(behind=False)
 
 

@@ -5,7 +5,7 @@ import pytest
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
-from rollout.messages import Phase, Reason, WouldStart
+from rollout.messages import Activation, Phase, Reason, WouldStart
 from tests.integration.agent import test_persistence
 from tests.integration.agent.conftest import SERVERS
 from tests.integration.agent.test_persistence import owned_by
@@ -93,6 +93,19 @@ def test_a_rollback_that_repairs(site, built):
     wait_until_it(site, WouldStart.YES)
     site.server.restart()
     assert site.server.loaded() == {("greet", 10000)}
+
+
+@pytest.mark.parametrize("version", [1, 2], ids=["unload", "other version"])
+def test_a_rollback_to_files(site, built, version):
+    site.install(built("base", 1), activation=Activation.FILES)
+    site.install(built("greet"))
+    site.install(built("base", version))
+    break_file(site, built("greet"))
+    command = {"activation": Activation.FILES, "undoes": version}
+    assert site.install(built("base", 1), **command).phase is Phase.SCHEDULED
+    assert site.server.loaded() == {("base", version), ("greet", 10000)}
+    break_file(site, built("base", version))
+    assert site.remove(built("greet")).phase is Phase.SCHEDULED, "base stops the start too"
 
 
 def test_a_repair_of_a_module_that_others_need(site, built):
