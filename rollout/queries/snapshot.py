@@ -163,6 +163,8 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
     ).exclude(node__in=decommissioned_nodes())
     # Only a person repeats a removal: clients or data may have come to need the module.
     found = found.exclude(action=Action.REMOVE, rollback=False)
+    # Only a person accepts that options are lost.
+    found = found.exclude(reason=Reason.OPTIONS_LOST)
     if state.restoring:
         found = found.filter(rollback=True)
     return tuple(found.order_by("ordinal").values_list("node", "attempt"))

@@ -45,7 +45,10 @@ def refuse_to_lose_options(operation: Operation, session: Session, former: Loade
 def _refuse_unknown(operation: Operation, former: LoadedModule) -> None:
     """Refuse unless scratch servers have seen that `former` has no options."""
     node = operation.node
-    content = node.digests.content(node.module_store.path(former.name, former.version))
+    if former.version == operation.command.version:  # its files are replaced
+        content = operation.before.content_sha256
+    else:
+        content = node.digests.content(node.module_store.path(former.name, former.version))
     known = _options_of(operation, content)
     if known is not None and not known:
         return
@@ -59,11 +62,9 @@ def _refuse_unknown(operation: Operation, former: LoadedModule) -> None:
 def _options_of_target(operation: Operation) -> Collection[str] | None:
     """Return the options of the new build, in small letters. None: not known."""
     known = _options_of(operation, operation.node.digests.content(operation.target))
-    return (
-        {each.lower() for each in operation.command.options or ()}
-        if known is None and operation.command.options is not None
-        else known
-    )
+    if known is not None or operation.command.options is None:
+        return known
+    return {each.lower() for each in operation.command.options}
 
 
 def _options_of(operation: Operation, content: str) -> Collection[str] | None:

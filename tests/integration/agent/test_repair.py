@@ -1,5 +1,7 @@
 """A server that would not start again: it gets no change, except one after which it would start."""
 
+import threading
+
 import pytest
 
 from rollout.agent.node.start_checks import StartChecks
@@ -23,7 +25,8 @@ def site(owned_site):
     checks = StartChecks(settings, changed=lambda: None)
     site.runner = Runner(settings, start_checks=checks)
     site.runner.recover()
-    return site
+    yield site
+    wait_for(lambda: not [each for each in threading.enumerate() if each.name == "start-check"])
 
 
 def would_start(site):

@@ -9,8 +9,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from rollout.delivery.commands import commands_of
+from rollout.domain.strategy import Retries, Strategy
 from rollout.messages import Action, Phase, Reason, ScratchLoad
 from rollout.models import NodeModule, Operation, Rollout, ScratchSuccess
+from rollout.process.advance import advance
 from rollout.services.rollouts import retry_rollout
 from tests.recorded_fleet import fleet, join, say, start
 from tests.recorded_modules import load_on, package, released
@@ -156,6 +158,22 @@ def test_what_was_not_known_at_the_plan_is_not_accepted(two):
     learn("greet-2", options=[])
     assert (sent(uid).keep_options, sent(uid).options) == (True, ())
     Rollout.objects.update(created_at=timezone.now() + timedelta(seconds=1))
+    assert not sent(uid).keep_options
+
+
+def test_no_strategy_accepts_it(two):
+    careful = Strategy(max_failures="100%", retries=Retries(limit=2, backoff_seconds=0, reasons=(Reason.OPTIONS_LOST,)))
+    uid = start(nodes=("n1", "n2"), version=2, strategy=careful)
+    say(uid, "n1", Phase.FAILED, reason=Reason.OPTIONS_LOST)
+    advance(uid)
+    assert (Operation.objects.get(rollout=uid, node="n1").phase, sent(uid).keep_options) == (Phase.FAILED, True)
+    retry_rollout(uid)
+    assert not sent(uid).keep_options
+
+
+def test_a_rollback_may_lose_options(two):
+    uid = released(["n1"], module_name="greet", version=2)
+    Operation.objects.update(rollback=True)
     assert not sent(uid).keep_options
 
 
