@@ -166,6 +166,7 @@ class Reason(StrEnum):
     SCRATCH_LOAD_FAILED = "scratch_load_failed"
     SCRATCH_HUNG = "scratch_hung"
     SCRATCH_UNAVAILABLE = "scratch_unavailable"
+    OPTIONS_LOST = "options_lost"
     PROBE_FAILED = "probe_failed"
     MODULE_COMMAND_DISABLED = "module_command_disabled"
     MODULE_NOT_OURS = "module_not_ours"
@@ -224,6 +225,7 @@ BROADER = {
     Reason.SCRATCH_LOAD_FAILED: Reason.LOAD_FAILED,
     Reason.SCRATCH_HUNG: Reason.LOAD_FAILED,
     Reason.SCRATCH_UNAVAILABLE: Reason.LOAD_FAILED,
+    Reason.OPTIONS_LOST: Reason.LOAD_FAILED,
     Reason.PERMISSION_DENIED: Reason.LOAD_FAILED,
     Reason.NOTHING_TO_ADOPT: Reason.MODULE_NOT_OURS,
     Reason.PERSISTENCE_FAILED: Reason.IO_ERROR,
@@ -369,6 +371,10 @@ class Command:
     #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
     #: servers have seen on any node, for the build that this node has. None: not known.
     aux_data: bool | None = None
+    #: An upgrade that would lose an option of the former build fails before the swap: no plan that a person has accepted has
+    #: listed it. `options`: names of the new build's options, as scratch servers have seen on any node. None: not known.
+    keep_options: bool = False
+    options: tuple[str, ...] | None = None
     #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
     failed_calls: FailedCalls = FailedCalls.WARN
 

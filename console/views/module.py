@@ -17,6 +17,7 @@ from modules_app.selectors import modules as module_objects
 from rollout.projections.node_modules import ModuleState
 from rollout.queries import dashboard
 from rollout.queries.dashboard import ModuleOnNodes
+from rollout.queries.learned import build_facts, learned_document
 from rollout.queries.rollouts import newest_rollouts_of
 from ui.cells import list_url
 
@@ -86,6 +87,8 @@ class Version:
     document: Mapping[str, Any]
     registered_by: str
     builds: Sequence[Any]
+    #: What scratch servers have shown about the builds, as `learned_document` returns it.
+    learned: Mapping[str, Any]
     #: State, number of nodes, and the URL of their list.
     nodes: Sequence[tuple[str, int, str]]
 
@@ -118,6 +121,7 @@ def _versions(name: str) -> list[Version]:
     builds: dict[int, list[Any]] = {}
     for each in builds_of(name):
         builds.setdefault(each.version, []).append(each)
+    facts = build_facts(each.content_sha256 for version in builds.values() for each in version)
     return [
         Version(
             number=number,
@@ -125,6 +129,7 @@ def _versions(name: str) -> list[Version]:
             document=document_of(objects[number]) if number in objects else {},
             registered_by=objects[number].registered_by if number in objects else "",
             builds=builds.get(number, []),
+            learned=learned_document([each.content_sha256 for each in builds.get(number, [])], facts),
             nodes=[
                 (state, count, list_url("rollout_nodemodule", {"module_name": name, "version": number, "state": state}))
                 for state, count in (on_nodes[number].nodes.items() if number in on_nodes else ())

@@ -347,6 +347,11 @@ def _plan_in_words(plan: Document) -> RenderableType:
     if warnings := plan.get("warnings"):
         rows = ((each["node"], each["reason"], each["message"]) for each in warnings)
         parts += ["", table(("WARNING FOR", "REASON", "MESSAGE"), rows)]
+    # Nor does it send the next two.
+    if learned := plan.get("learned"):
+        parts += ["", Text(printable(" ".join(["Scratch servers:", *learned["in_words"]])))]
+    if lost := plan.get("lost_options"):
+        parts += ["", table(("LOSES OPTIONS", "NAMES"), ((each["node"], ", ".join(each["options"])) for each in lost))]
     if plan["dependencies"]:
         needed = ((each["module_name"], each["version"], _some(each["nodes"])) for each in plan["dependencies"])
         parts += ["", table(("NEEDED MODULE", "VERSION", "INSTALL ON"), needed)]

@@ -18,6 +18,8 @@ from rollout.messages import Action, Activation, Command, FailedCalls, Package, 
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
+from rollout.queries.learned import BuildFacts, build_facts
+from rollout.queries.operations import rollouts_that_lose_options
 
 
 def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
@@ -28,6 +30,9 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     load_orders = LoadOrders(operations, platforms)
     contents = {each.key: load_orders.contents_on_node(each) for each in operations}
     learned = learned_of(content for each in operations for content in (each.content_sha256, *contents[each.key]))
+    former = {each.key: load_orders.contents_of_module(each) for each in operations}
+    facts = build_facts(content for each in operations for content in (each.content_sha256, *former[each.key]))
+    accepted = rollouts_that_lose_options(rollouts.values())
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
     lacking: list[tuple[Operation, Skip]] = []
@@ -55,14 +60,34 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 scratch_sources=new.sources,
                 has_types=command.has_types or any(known.has_types for known in (new, *there)),
                 aux_data=any_known(known.aux_data for known in there),
+                keep_options=each.rollout not in accepted
+                and _keeps_options(each, rollouts[each.rollout], former[each.key], facts),
+                options=tuple(sorted(facts[each.content_sha256].options)) if each.content_sha256 in facts else None,
             ),
         )
     timeouts.end_for_lack_of_a_build(lacking)
 
 
+def _keeps_options(
+    operation: Operation, rollout: Rollout, former: Iterable[str], facts: Mapping[str, BuildFacts]
+) -> bool:
+    """Return True if no person has accepted a plan that lists the options which the operation would lose.
+
+    What was known before the rollout was created is in its plan. No person sees the plans of the reconciler, and a rollback
+    restores what was there.
+    """
+    if operation.rollback or operation.action != Action.INSTALL or operation.activation != Activation.LOAD:
+        return False
+    contents = (operation.content_sha256, *former)
+    is_planned = all(each in facts and facts[each].since < rollout.created_at for each in contents)
+    return operation.yields or not is_planned
+
+
 def _rollouts(uids: Iterable[str]) -> dict[str, Rollout]:
     """Return the rollouts, with the fields that commands need."""
-    rows = Rollout.objects.filter(uid__in=set(uids)).only("uid", "strategy", "even_if_used", "adopt", "origin")
+    rows = Rollout.objects.filter(uid__in=set(uids)).only(
+        "uid", "strategy", "even_if_used", "adopt", "origin", "created_at", "retry_of"
+    )
     return {row.uid: row for row in rows}
 
 

@@ -54,7 +54,8 @@ WORDS: Mapping[Reason, Words] = {
         "Nothing to do: the operation is released again when its turn comes in the new order.",
     ),
     Reason.SERVER_NOT_READY: Words(
-        "The server loads data, synchronizes with its master, or moves slots, so the operation waits.",
+        "The server loads data, synchronizes with its master, or moves slots, or it would not start again, so the operation "
+        "waits.",
         "The message says what it waits for. Nothing to do, unless it lasts.",
     ),
     Reason.BACKUP_RUNNING: Words(
@@ -131,6 +132,11 @@ WORDS: Mapping[Reason, Words] = {
         "The node cannot run a scratch server, and the module has loaded in none on a node like this one.",
         "The message names the cause. Remove it, install the module on a similar node first, pack it on such a host, or set "
         "MODFLEET_SCRATCH=warn for the agent. Then retry.",
+    ),
+    Reason.OPTIONS_LOST: Words(
+        "The upgrade would lose options of the module that are set at the server, and no plan has listed them.",
+        "The message names them. Retry to go on without them: that retry is for all nodes of the rollout. Or upload a version "
+        "that has them, or allow the agent's user to read and set them.",
     ),
     Reason.PROBE_FAILED: Words(
         "The module was loaded, but did not answer as its module.json says.",

@@ -29,6 +29,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "waves": [_wave_document(plan, nodes) for nodes in plan.waves()],
         "skipped": [{"node": each.name, "reason": each.reason, "message": each.message} for each in plan.skipped],
         "warnings": [{"node": each.name, "reason": each.reason, "message": each.message} for each in plan.warnings],
+        "learned": plan.learned,
+        "lost_options": [{"node": each.name, "options": list(each.options)} for each in plan.lost_options],
         "min_healthy": strategy.kept_healthy(count),
         "max_failures": strategy.tolerated(count),
         "bytes": _bytes(plan.nodes),

@@ -38,6 +38,14 @@ class LoadOrders:
         keys = ((operation.node, operation.module_name, version) for version in versions)
         return tuple(content for key in keys if (content := self._contents.get(key)))
 
+    def contents_of_module(self, operation: Operation) -> tuple[str, ...]:
+        """Return the `content_sha256` of each version of the operation's module that its node has."""
+        return tuple(
+            content
+            for (node, name, _), content in self._contents.items()
+            if (node, name) == (operation.node, operation.module_name) and content
+        )
+
     def of(self, node: str) -> tuple[str, ...]:
         """Return the names of the node's modules that others need or that need others, each after those that it needs."""
         keys = sorted(self._on.get(node, ()))

@@ -1,8 +1,8 @@
 """Plans: what exactly a rollout would do. Knows no Django."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -46,10 +46,18 @@ class PlanWarning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LostOptions:
+    """The options that the build of a node has now, and that its new build does not have."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`nodes`: by wave. `before`: plans of the modules that are needed, in the order in which they start; a plan without
     nodes gets no rollout. `needs`: the names of those that this one waits for. `joined`: rollouts in progress that bring
-    the module to nodes that are not in this plan."""
+    the module to nodes that are not in this plan. `learned`: what scratch servers have shown about its builds, as JSON."""
 
     request: RolloutRequest
     nodes: tuple[PlannedNode, ...]
@@ -58,6 +66,8 @@ class Plan:
     before: tuple["Plan", ...] = ()
     joined: tuple[str, ...] = ()
     warnings: tuple[PlanWarning, ...] = ()
+    learned: Mapping[str, Any] = field(default_factory=dict)
+    lost_options: tuple[LostOptions, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,7 +87,8 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """Return a SHA-256 in hex of what the plan does. Sizes, expectations and warnings do not count."""
+        """Return a SHA-256 in hex of what the plan does. Sizes, expectations, warnings and what was learned do not
+        count. Lost options do: a person who starts the plan accepts them."""
         return hashlib.sha256(msgspec.json.encode(self._schedule(), order="sorted")).hexdigest()
 
     def _schedule(self) -> dict[str, Any]:
@@ -97,6 +108,7 @@ class Plan:
             ),
             "nodes": [(each.name, each.wave, each.content_sha256) for each in self.nodes],
             "skipped": [(each.name, each.reason) for each in self.skipped],
+            "lost_options": [(each.name, each.options) for each in self.lost_options],
             "needs": self.needs,
             "before": [each._schedule() for each in self.before],  # noqa: SLF001  # another plan
             "joined": self.joined,

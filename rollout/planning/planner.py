@@ -14,6 +14,7 @@ from rollout.planning.catalogue import ModuleVersion, version_to_install
 from rollout.planning.conflicts import skips_for_taken_commands
 from rollout.planning.dependencies import Dependencies, dependencies_of
 from rollout.planning.dependents import refuse_if_needed
+from rollout.planning.learned import with_learned
 from rollout.planning.nodes import chosen_nodes, skips_of, warnings_of
 from rollout.planning.observed import Observed
 from rollout.planning.plan import Plan, PlanWarning
@@ -63,6 +64,7 @@ def plan_of(request: RolloutRequest) -> Plan:
             if name not in skips
         ),
     )
+    plan = with_learned(plan, observed)
     if not request.supersede:
         _refuse_overlap((*plan.before, plan), observed)
     return plan

@@ -9,7 +9,7 @@ from django.db.models import Case, Exists, OuterRef, QuerySet, When
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
 from rollout.domain.node.state import NodePhase
-from rollout.messages import RUNNING_PHASES, Phase
+from rollout.messages import RUNNING_PHASES, Phase, Reason
 from rollout.models import Node, Operation, Rollout
 from rollout.projections.attempts import BAD, outcomes_of
 from rollout.projections.counters import operation_key
@@ -141,3 +141,14 @@ def attempt_document(row: Operation) -> dict[str, Any]:
 def unfinished_on(nodes: Collection[str] | None, module_name: str) -> dict[str, list[Operation]]:
     """Return the unfinished operations of the module, by node. `nodes` None: on all of them."""
     return by_node(Operation.objects.filter(module_name=module_name, finished_at__isnull=True), nodes)
+
+
+def rollouts_that_lose_options(rollouts: Iterable[Rollout]) -> set[str]:
+    """Return those in which a person has retried an operation that had stopped for its lost options. One query."""
+    retries = {each.uid: each.retry_of for each in rollouts}
+    uids = {*retries, *retries.values()} - {""}
+    rows = Operation.attempts.filter(rollout__in=uids, reason=Reason.OPTIONS_LOST).values_list("rollout", "former")
+    found = set(rows.order_by().distinct())
+    return {
+        uid for uid, retried in retries.items() if (uid, True) in found or {(retried, True), (retried, False)} & found
+    }

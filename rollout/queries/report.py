@@ -26,6 +26,7 @@ from rollout.projections.actions import STOPS, VERBS, action_of, nodes_of, remar
 from rollout.projections.attempts import had_by, outcomes_of
 from rollout.projections.rollout_document import document
 from rollout.queries.failures import failures_of, server_logs_of
+from rollout.queries.learned import build_facts, learned_document
 from rollout.queries.rollouts import rollout_row
 
 #: Actions of the report that `outcomes.action_of` does not name: the start, and the stops by people.
@@ -50,7 +51,7 @@ class Report:
 
 @snapshot()
 def report_of(uid: str) -> Report:
-    """Return the report: four queries of one moment, two more if nodes failed, one more if a newer rollout took over nodes.
+    """Return the report: six queries of one moment, two more if nodes failed, one more if a newer rollout took over nodes.
 
     Raises: `RolloutNotFoundError`.
     """
@@ -73,9 +74,17 @@ def report_of(uid: str) -> Report:
             "left_alone": _left_unchanged(events),
             "failures": failures_of(uid),
             "waves": shown["waves"],
+            "learned": _learned(row),
         },
         operations=Operation.objects.filter(rollout=row.uid).order_by("ordinal"),
     )
+
+
+def _learned(row: Rollout) -> dict[str, Any] | None:
+    """Return what scratch servers have shown about the builds of the rollout, None for a removal."""
+    rows = Operation.objects.filter(rollout=row.uid, action=Action.INSTALL).order_by()
+    contents = set(rows.values_list("content_sha256", flat=True).distinct())
+    return learned_document(contents, build_facts(contents)) if contents else None
 
 
 def _events_of(row: Rollout) -> list[RecordedEvent]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.db.models import Exists, Min, Q, QuerySet
 
-from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
+from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED, WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.rollout.releasable import Releasable
@@ -20,7 +20,7 @@ from rollout.queries.harm import harmed_nodes
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
-from rollout.queries.turns import Facts, in_chunks, releasable
+from rollout.queries.turns import CHANGES_SERVER, Facts, in_chunks, releasable
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 #: Nodes that are offline, or whose server cannot be used.
@@ -41,8 +41,9 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     restored = restoration_of(uid) if begins_to_restore else Restoration()
     found = Releasable(state.strategy, now, parallel)
     if row.scheduled and releases:
-        later = _scheduled(uid).filter(_may_be_released(now)).exclude(wave__lte=state.open_wave)
-        ready = _candidates(candidates, now, failed_first=keeps_health)
+        may_be_released = _may_be_released(now, repairs=not row.adopt)
+        later = _scheduled(uid).filter(may_be_released).exclude(wave__lte=state.open_wave)
+        ready = _candidates(candidates.filter(may_be_released), failed_first=keeps_health)
         later = later.none() if state.restoring else later
         found = releasable(
             in_chunks(ready),
@@ -125,16 +126,25 @@ def _named(rows: QuerySet[Operation]) -> tuple[str, ...]:
     return tuple(rows.order_by("ordinal").values_list("node", flat=True))
 
 
-def _candidates(rows: QuerySet[Operation], now: datetime, *, failed_first: bool) -> QuerySet[Operation]:
-    """Return the operations that can be released now, unless their server or shard has to wait. With `failed_first` the
+def _candidates(rows: QuerySet[Operation], *, failed_first: bool) -> QuerySet[Operation]:
+    """Return the scheduled operations, in the order of their release. With `failed_first` the
     unhealthy nodes come first: `min_healthy` never holds them back."""
     order = ("healthy", "ordinal") if failed_first else ("ordinal",)
-    return rows.filter(_may_be_released(now), phase=Phase.SCHEDULED).order_by(*order)
+    return rows.filter(phase=Phase.SCHEDULED).order_by(*order)
 
 
-def _may_be_released(now: datetime) -> Q:
-    online = Node.objects.filter(phase=NodePhase.ONLINE).values("name")
-    return Q(ready_at=None, behind=False, node__in=online) | Q(ready_at__lte=now, behind=False, node__in=online)
+def _may_be_released(now: datetime, *, repairs: bool) -> Q:
+    """Match operations that can be released by the state of their node. `repairs`: False for an adoption, which does not
+    change what a start loads; no more do files that are only delivered.
+
+    On a node whose server would not start again, an operation gets one attempt: it may repair the start. Its agent finds
+    that out before it changes the server, and returns the operation otherwise. Then the operation waits for the node.
+    """
+    usable = Q(node__in=Node.objects.filter(phase=NodePhase.ONLINE).values("name"))
+    if repairs:
+        broken = Node.objects.filter(phase=NodePhase.DEGRADED, degraded_reason=WOULD_NOT_START)
+        usable |= CHANGES_SERVER & Q(node__in=broken.values("name"), returned_at=None)
+    return usable & (Q(ready_at=None) | Q(ready_at__lte=now)) & Q(behind=False)
 
 
 def _offline(rows: QuerySet[Operation], state: RolloutState) -> tuple[str, ...]:
@@ -153,6 +163,8 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
     ).exclude(node__in=decommissioned_nodes())
     # Only a person repeats a removal: clients or data may have come to need the module.
     found = found.exclude(action=Action.REMOVE, rollback=False)
+    # Only a person accepts that options are lost.
+    found = found.exclude(reason=Reason.OPTIONS_LOST)
     if state.restoring:
         found = found.filter(rollback=True)
     return tuple(found.order_by("ordinal").values_list("node", "attempt"))

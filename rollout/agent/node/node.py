@@ -230,6 +230,11 @@ class Node:
         except Failure:
             return None
 
+    @property
+    def would_not_start(self) -> bool:
+        """Return True if the newest start check says that the server would not start again."""
+        return self._start_checks is not None and self._start_checks.is_no
+
     def check_start(self) -> None:
         """Check again if the server would start. Never waits."""
         if self._start_checks:

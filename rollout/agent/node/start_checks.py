@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from durable import write_file
+from rollout.agent.inspection.configuration import Directive
 from rollout.agent.scratch.live import LiveServer, live_server
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.start import NextStart, StartResult, check_start, next_start, start_result
@@ -42,6 +43,7 @@ class StartChecks:
         self._live: LiveServer | None = None
         self._live_run_id = ""
         self._start: NextStart | None = None
+        self._start_modules: tuple[LoadedModule, ...] = ()
         self._due_at = 0.0
 
     def newest(self, info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> StartResult | None:
@@ -54,6 +56,12 @@ class StartChecks:
                 self._info, self._modules = info, modules
             self._run_in_thread()
             return self._result
+
+    @property
+    def is_no(self) -> bool:
+        """Return True if the newest result is that the server would not start."""
+        with self._lock:
+            return self._result is not None and self._result.result is WouldStart.NO
 
     def again(self) -> None:
         """Check again, even if nothing has changed. Never waits."""
@@ -100,14 +108,15 @@ class StartChecks:
         except UnavailableError as error:
             self._start = None
             return replace(start_result(WouldStart.UNKNOWN, str(error)), checked_at=time.time())
-        if start == self._start and not is_forced and time.monotonic() < self._due_at:
+        is_same = start == self._start and modules == self._start_modules
+        if is_same and not is_forced and time.monotonic() < self._due_at:
             return None
         while True:
             found = check_start(start, modules, seconds=self._settings.scratch_seconds)
             before, start = start, next_start(start.live)
             if start == before:  # else a file was replaced while a server read it
                 break
-        self._start = start
+        self._start, self._start_modules = start, modules
         self._due_at = time.monotonic() + (DAY if found.result is WouldStart.YES else NOT_YES_SECONDS)
         return replace(found, checked_at=time.time())
 
@@ -122,6 +131,80 @@ class StartChecks:
             write_file(result_file(self._settings), msgspec.json.encode(found), mode=0o600)
         except OSError as error:
             log.warning("The result of the start check cannot be kept: %s", error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleLine:
+    """The lines of one module after a change. `module`: what a start loads from `directory`, None for nothing.
+
+    `include`: the file that gets a new line. `order`: directories whose modules are loaded in that order. All paths are as
+    the server sees them.
+    """
+
+    directory: PurePosixPath
+    module: LoadedModule | None
+    include: str
+    order: tuple[PurePosixPath, ...] = ()
+
+    def applied_to(self, lines: tuple[Directive, ...]) -> tuple[Directive, ...]:
+        """Return the lines after the change. They keep their places, except those of `order`."""
+        own = [index for index, each in enumerate(lines) if _loads_below(each, self.directory)]
+        if self.module is None:
+            # CONFIG REWRITE, which removes a line of the main file, removes the module's options too.
+            option = (
+                f"{self.directory.name.lower()}." if any(lines[each].file != self.include for each in own) else None
+            )
+            return tuple(
+                each
+                for index, each in enumerate(lines)
+                if index not in own and not (option and each.words[0].startswith(option))
+            )
+        words = ("loadmodule", self.module.path, *self.module.args)
+        if own:
+            changed = {own[0]: replace(lines[own[0]], words=words)}
+            kept = [changed.get(index, each) for index, each in enumerate(lines) if index not in own[1:]]
+        else:
+            number, place = self._new_place(lines)
+            kept = [*lines[:place], Directive(file=self.include, line=number, words=words), *lines[place:]]
+        return self._in_order(kept)
+
+    def _new_place(self, lines: tuple[Directive, ...]) -> tuple[int, int]:
+        """Return the number of the new line, and how many lines come before it: options of the command line come last."""
+        ours = [index for index, each in enumerate(lines) if each.file == self.include and each.line]
+        if ours:
+            return lines[ours[-1]].line + 1, ours[-1] + 1
+        return 1, next((index for index, each in enumerate(lines) if not each.line), len(lines))
+
+    def _in_order(self, lines: list[Directive]) -> tuple[Directive, ...]:
+        ranks = {
+            index: rank
+            for index, line in enumerate(lines)
+            for rank, directory in enumerate(self.order)
+            if _loads_below(line, directory)
+        }
+        moved = dict(zip(sorted(ranks), sorted(ranks, key=lambda index: ranks[index]), strict=True))
+        return tuple(lines[moved.get(index, index)] for index in range(len(lines)))
+
+
+def _loads_below(line: Directive, directory: PurePosixPath) -> bool:
+    return (
+        line.words[0] == "loadmodule" and len(line.words) > 1 and PurePosixPath(line.words[1]).is_relative_to(directory)
+    )
+
+
+def start_after(
+    settings: AgentSettings, info: Mapping[str, str], modules: Sequence[LoadedModule], change: ModuleLine
+) -> StartResult:
+    """Return if the server would start after the change. `info` and `modules` are of the live server.
+
+    It takes a few times `settings.scratch_seconds` at most.
+    """
+    try:
+        start = next_start(live_server(settings, info), change.applied_to)
+    except UnavailableError as error:
+        return start_result(WouldStart.UNKNOWN, str(error))
+    others = [each for each in modules if each.name != change.directory.name]
+    return check_start(start, others, seconds=settings.scratch_seconds)
 
 
 def result_file(settings: AgentSettings) -> Path:

@@ -9,7 +9,8 @@ from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
 from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.external import wait_for_load
-from rollout.agent.operations.last_check import refuse_to_change
+from rollout.agent.operations.kept_options import refuse_to_lose_options
+from rollout.agent.operations.last_check import refuse_to_change, refuse_unless_it_repairs
 from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
 from rollout.agent.operations.scratch import try_in_scratch
 from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, noted_hang, settle, silent
@@ -73,6 +74,7 @@ def _activate(operation: Operation, package: Package, module: LoadedModule, done
     is_loaded = any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules)
     if not is_loaded:
         operation.report(Phase.LOADING)
+        refuse_unless_it_repairs(operation, module)
     if operation.node.persistence.is_external:
         done = replace(done, has_loaded=done.has_loaded or not is_loaded)
         facts = wait_for_load(operation, module)
@@ -176,6 +178,7 @@ def _load_or_swap(
         refuse_to_change(operation.node, operation.command, session)
         load(session, module)
         return None
+    refuse_to_lose_options(operation, session, loaded)
     user = operation.node.settings.server_user or "default"
     refuse_if_named_in_acl(session, loaded, user=user, keeps=operation.command.commands)
     refuse_to_change(operation.node, operation.command, session)

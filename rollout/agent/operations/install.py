@@ -9,6 +9,7 @@ from rollout.agent.failure import Failure, as_failure
 from rollout.agent.module_files.fetch import fetch
 from rollout.agent.module_files.unpack import check_manifest, unpack
 from rollout.agent.operations.activate import Activated, activate, refuse_foreign
+from rollout.agent.operations.last_check import refuse_unless_it_repairs
 from rollout.agent.operations.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
 from rollout.agent.operations.remove import deactivate, is_here, is_loaded, take_away
 from rollout.agent.operations.undo import undone
@@ -34,10 +35,13 @@ def install(operation: Operation, package: Package) -> Outcome:
         if is_loading:
             done = activate(operation, package)
             changed |= done.has_loaded
-        elif command.undoes == command.version:
+        elif command.undoes is not None:
             operation.report(Phase.REMOVING)
-            deactivate(operation)
-            changed |= is_loaded(operation)
+            if not operation.resumed:
+                refuse_unless_it_repairs(operation, None)
+            if command.undoes == command.version:
+                deactivate(operation)
+                changed |= is_loaded(operation)
         if operation.former_target:
             operation.commit()
     except RefusedError as error:

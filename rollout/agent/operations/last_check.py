@@ -2,8 +2,10 @@
 
 from rollout.agent.failure import Failure, MustWaitError
 from rollout.agent.node.node import Node
-from rollout.agent.server.session import ServerLoadingError, ServerLostError, ServerSilentError, Session
-from rollout.messages import Command, Reason
+from rollout.agent.node.start_checks import ModuleLine, start_after
+from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation
+from rollout.agent.server.session import LoadedModule, ServerLoadingError, ServerLostError, ServerSilentError, Session
+from rollout.messages import Command, Reason, WouldStart
 from rollout.readiness import what_changed, why_not_ready
 
 
@@ -25,3 +27,36 @@ def refuse_to_change(node: Node, command: Command, session: Session) -> None:
         raise MustWaitError(Reason.ROLE_CHANGED, words)
     if wait := why_not_ready(state):
         raise MustWaitError(*wait)
+
+
+def refuse_unless_it_repairs(operation: Operation, module: LoadedModule | None) -> None:
+    """Raises: `MustWaitError` if the server would not start again, and is not known to start after this change either.
+
+    `module`: what a start loads after the change, None if it loads no version of the module. The files are in place.
+    """
+    node = operation.node
+    if not node.would_not_start:
+        return
+    seconds = operation.deadline.step("Reading the server's state", UNLOAD_SECONDS).remaining()
+    with node.server.session(seconds) as session:
+        info, modules = session.info("server"), session.modules()
+    found = start_after(node.settings, info, modules, _line_after(operation, module))
+    operation.deadline.remaining()
+    if found.result is WouldStart.YES:
+        return
+    after = "would not start" if found.result is WouldStart.NO else "is not known to start"
+    raise MustWaitError(
+        Reason.SERVER_NOT_READY,
+        f"The server would not start again, and it {after} after this change either: {found.reason} Correct the server's "
+        "configuration, or first remove or roll back the module that stops the start.",
+    )
+
+
+def _line_after(operation: Operation, module: LoadedModule | None) -> ModuleLine:
+    node, directory = operation.node, operation.server_target.parent
+    return ModuleLine(
+        directory=directory,
+        module=module,
+        include=str(node.settings.include_file or node.module_store.server_root / "modfleet.conf"),
+        order=tuple(directory.parent / name for name in operation.command.load_order),
+    )

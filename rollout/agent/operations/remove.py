@@ -9,7 +9,7 @@ from rollout.agent.failure import Failure
 from rollout.agent.operations.activate import refuse_foreign, reported_as_crash
 from rollout.agent.operations.aof_rewrite import rewrite, unload_and_rewrite, writes_to_aof
 from rollout.agent.operations.external import wait_for_unload
-from rollout.agent.operations.last_check import refuse_to_change
+from rollout.agent.operations.last_check import refuse_to_change, refuse_unless_it_repairs
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
 from rollout.agent.operations.safe_removal import references, refuse_unsafe
 from rollout.agent.server.session import LoadedModule, Session
@@ -29,6 +29,8 @@ def remove(operation: Operation) -> Outcome:
             return Outcome()
         return Outcome(phase=Phase.SKIPPED, reason=Reason.NOT_INSTALLED, message="The version is not on this node.")
     operation.report(Phase.REMOVING)
+    if not operation.resumed:
+        refuse_unless_it_repairs(operation, None)
     return Outcome(message=take_away(operation))
 
 

@@ -6,7 +6,7 @@ data.
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from errno import ENOENT
 from pathlib import Path
@@ -62,8 +62,12 @@ class NextStart:
         return [each for each in self.lines if each.words[0] == "loadmodule" and len(each.words) > 1]
 
 
-def next_start(live: LiveServer) -> NextStart:
-    """Read what the next start of the server reads."""
+#: Lines as they would be after a change, from those that are read.
+Change = Callable[[tuple[Directive, ...]], tuple[Directive, ...]]
+
+
+def next_start(live: LiveServer, change: Change | None = None) -> NextStart:
+    """Read what the next start of the server reads. With `change`: what it would read after that change."""
     if live.process and sees_same("/", "/", live.process.pid, ROOT) is False:
         return NextStart(live=live, unknown="The server runs in another container than the agent.")
     arguments = live.process.arguments if live.process else None
@@ -73,6 +77,8 @@ def next_start(live: LiveServer) -> NextStart:
     main = read_configuration(live.config_file) if live.config_file else Configuration(file="")
     options = read_options(arguments or ())
     lines = tuple(each for each in (*main.directives, *options.directives) if _concerns_modules(each.words[0]))
+    if change:
+        lines = change(lines)
     start = NextStart(live=live, lines=lines, are_all=arguments is not None)
     stops, unknown = _unread(main, options)
     for line in start.modules:

@@ -27,3 +27,12 @@ def set_options(session: Session, module_name: str, wanted: Mapping[str, str]) -
         except RefusedError as error:
             refused[name] = str(error).rstrip(".")
     return refused
+
+
+def may_set_options(session: Session, module_name: str) -> bool:
+    """Return False if the agent's user may not call CONFIG SET. It tries an option that does not exist."""
+    try:
+        session.call("CONFIG", "SET", f"{module_name}.modfleet-no-such-option", "0")
+    except RefusedError as error:
+        return not error.lacks_permission
+    return True

@@ -41,6 +41,32 @@ class PlanWarningSerializer(SkippedNodeSerializer):
     """A node, with what speaks against the module there."""
 
 
+class LearnedSerializer(serializers.Serializer[Any]):
+    """What scratch servers have shown about the builds of a plan or a rollout. A fact is null if it is not known."""
+
+    builds = serializers.IntegerField(help_text="How many builds it is about")
+    known_builds = serializers.IntegerField(help_text="How many of them a scratch server has loaded")
+    has_types = serializers.BooleanField(
+        allow_null=True, help_text="It has data types: only a restart of the server upgrades or removes it"
+    )
+    aux_data = serializers.BooleanField(
+        allow_null=True, help_text="It writes auxiliary data: without it, a server does not load its own RDB file"
+    )
+    commands = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    options = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="Names of its settings in CONFIG GET"
+    )
+    differences = serializers.ListField(
+        child=serializers.CharField(), allow_null=True, help_text="What was not as it is for a live server"
+    )
+    in_words = serializers.ListField(child=serializers.CharField(), help_text="The same as sentences")
+
+
+class LostOptionsSerializer(serializers.Serializer[Any]):
+    node = serializers.CharField()
+    options = serializers.ListField(child=serializers.CharField())
+
+
 class PlannedDependencySerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
@@ -63,6 +89,10 @@ class PlanSerializer(serializers.Serializer[Any]):
     waves = PlannedWaveSerializer(many=True)
     skipped = SkippedNodeSerializer(many=True)
     warnings = PlanWarningSerializer(many=True, help_text="Nodes that get the module, but may not be able to use it")
+    learned = LearnedSerializer(help_text="What scratch servers have shown about the builds")
+    lost_options = LostOptionsSerializer(
+        many=True, help_text="Nodes whose server has options of the module that the new build does not have"
+    )
     min_healthy = serializers.IntegerField()
     max_failures = serializers.IntegerField()
     bytes = serializers.IntegerField(help_text="Bytes to transfer, without dependencies")

@@ -77,7 +77,7 @@ class _Line:
 
 def as_csv(report: Report) -> Iterator[str]:
     """Yield the lines of one table. `record` is the kind of a row: the rollout, an action, a stop, nodes left unchanged,
-    nodes that failed for the same cause, a wave, an earlier attempt, or a node with its newest attempt."""
+    nodes that failed for the same cause, what scratch servers have shown, a wave, an earlier attempt, or a node with its newest attempt."""
     writer = csv.DictWriter(_Line(), COLUMNS, extrasaction="ignore", lineterminator="\r\n")
     yield writer.writeheader()
     for record in _records(report):
@@ -110,6 +110,8 @@ def _records(report: Report) -> Iterator[dict[str, Any]]:
     for failure in rollout["failures"]:
         text, lines = failure["text"], _joined(failure["server_log"])
         yield {"record": "failure", "reason": failure["reason"], "message": text, "server_log": lines}
+    if rollout["learned"]:
+        yield {"record": "learned", "message": " ".join(rollout["learned"]["in_words"])}
     for wave in rollout["waves"]:
         counts = [f"{wave['total']} total", *(f"{wave[name]} {name}" for name in _COUNTS if wave.get(name))]
         yield {**wave, "record": "wave", "at": wave["started_at"], "message": ", ".join(counts)}

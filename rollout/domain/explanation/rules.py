@@ -73,7 +73,8 @@ RULES: Mapping[Rule, str] = {
     Rule.NODE_ANSWER: "The node's own answer decides how its operation ends.",
     Rule.OFFLINE_WAIT: "An offline node gets its turn when it is back online.",
     Rule.OFFLINE: "The rollout does not wait for a node that is offline when it is its turn: offline is {strategy.offline}.",
-    Rule.DEGRADED: "A degraded node gets no new operation until its server can be used again.",
+    Rule.DEGRADED: "A degraded node gets no new operation until its server can be used again. If its server would not start again, an "
+    "operation that repairs the start is carried out.",
     Rule.DRAINING: "A draining node gets no new operation until it is activated.",
     Rule.BEHIND: "A node runs one operation of a module at a time: a newer one waits until the older one has ended.",
     Rule.RETRY_BACKOFF: "A node that failed is retried at most {strategy.retries.limit} times. The wait before a retry "

@@ -25,7 +25,7 @@ class Degradation:
 def degradation_of(heartbeat: Heartbeat, known: Degradation | None, *, joins: bool) -> Degradation | None:
     """Return why the node cannot be used, None if it can. `known`: what is recorded.
 
-    A server that would not start again is not changed. While the doctor examines the node, nothing changes, except that a node that `joins` gets nothing before the first
+    A server that would not start again is changed only if that repairs its start. While the doctor examines the node, nothing changes, except that a node that `joins` gets nothing before the first
     result. An agent that sends no facts is not judged. Only failed checks count.
     """
     facts = heartbeat.facts

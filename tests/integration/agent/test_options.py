@@ -3,10 +3,14 @@
 import pytest
 
 from rollout.agent.doctor import check_start_now
+from rollout.agent.doctor.acl import Extra, Level, acl_rules
+from rollout.agent.operations.runner import Runner
+from rollout.agent.settings import settings_from
 from rollout.messages import Phase, Reason, WouldStart
 from tests.integration.agent import test_persistence
 from tests.integration.agent.conftest import SERVERS
 from tests.integration.agent.test_persistence import owned_by, rewrite
+from tests.integration.agent.test_removal import allow
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]
 site, aof, owner = test_persistence.site, test_persistence.aof, test_persistence.owner
@@ -52,6 +56,79 @@ def test_without_the_right_the_options_are_unknown(site, built):
     report = site.install(built("options", 2))
     assert report.phase is Phase.SUCCEEDED
     assert "not known" in report.message
+
+
+# --- Without a person who has accepted the loss
+
+
+def upgraded(site, built, version=3, **changes):
+    return site.install(built("options", version), keep_options=True, **changes)
+
+
+def test_an_option_that_the_version_does_not_have_stops_the_upgrade(site, built):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    report = upgraded(site, built)
+    assert (report.phase, report.reason, depth(site)) == (Phase.FAILED, Reason.OPTIONS_LOST, "7")
+    words = "options 3 does not have these options of the server: options.depth=7. Retry to go on without them."
+    assert report.message == words
+    assert site.server.loaded() == {("options", 1)}
+    assert site.install(built("options", 3)).phase is Phase.SUCCEEDED
+
+
+def test_options_that_survive_do_not_stop_it(site, built):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    assert (upgraded(site, built, 2).phase, depth(site)) == (Phase.SUCCEEDED, "7")
+
+
+def test_options_that_the_agent_may_not_read_stop_it(site, built):
+    site.install(built("options", 1))
+    site.install(built("greet"))
+    set_depth(site, 7)
+    site.server.call("ACL", "SETUSER", "default", "-config|get")
+    report = upgraded(site, built, 2)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.OPTIONS_LOST)
+    assert "may not call CONFIG GET" in report.message
+    assert "--also options" in report.message
+    assert site.server.loaded() == {("options", 1), ("greet", 10000)}
+    report = site.install(built("greet", 10001), keep_options=True)
+    assert report.phase is Phase.SUCCEEDED, "a scratch server has seen that it has no options"
+
+
+def test_options_that_the_agent_may_not_set_stop_it(site, built):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    site.server.call("ACL", "SETUSER", "default", "-config|set")
+    report = upgraded(site, built, 2)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.OPTIONS_LOST)
+    assert "may not call CONFIG SET" in report.message
+    assert depth(site) == "7"
+
+
+@pytest.mark.parametrize(
+    ("options", "phase"), [(None, Phase.FAILED), ((), Phase.FAILED), (("options.depth",), Phase.SUCCEEDED)]
+)
+def test_a_node_without_scratch_servers_relies_on_others(site, built, options, phase):
+    site.environ["MODFLEET_SCRATCH"] = "off"
+    site.runner = Runner(settings_from(site.environ))
+    site.install(built("options", 1))
+    report = upgraded(site, built, 2, options=options)
+    assert report.phase is phase
+    assert report.reason is (None if phase is Phase.SUCCEEDED else Reason.OPTIONS_LOST)
+
+
+@pytest.mark.parametrize(("extras", "phase"), [((), Phase.FAILED), ((Extra.OPTIONS,), Phase.SUCCEEDED)])
+def test_with_the_documented_rights(site, built, extras, phase):
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    allow(site, *acl_rules(Level.LOAD, extras).split())
+    report = upgraded(site, built, 2)
+    assert (report.phase, depth(site)) == (phase, "7")
+    assert report.reason is (None if extras else Reason.OPTIONS_LOST)
+
+
+# --- Lines
 
 
 @owned_by("rewrite")

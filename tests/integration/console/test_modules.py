@@ -1,6 +1,12 @@
 """The modules, and the page of one: versions, builds, who has it, its rollouts."""
 
+import html
+
+from django.utils import timezone
+
+from artifacts_app.selectors import builds_of
 from modules_app.services import register_module
+from rollout.models import ScratchSuccess
 from tests.integration.admin.conftest import PLATFORM, described, text
 from tests.integration.console.conftest import shown_text
 
@@ -11,6 +17,20 @@ def test_it_works(fleet, admin):
     assert "1 error 1 pending 1 in sync" in page
     assert PLATFORM in page
     assert "install 2 running" in page
+
+
+def test_what_scratch_servers_have_shown(fleet, admin):
+    unknown = "Not known yet: the first node's scratch server will find out."
+    start = "/admin/rollouts/start?module=greet&version=2&supersede=on"
+    assert "Seen in scratch servers Not known yet" in shown_text(admin.get("/admin/modules/greet"))
+    assert unknown in html.unescape(shown_text(admin.get(start)))
+    for each in {each.content_sha256 for each in builds_of("greet")}:
+        learned = {"has_types": True, "aux_data": False, "commands": ["greet.hello"], "options": []}
+        ScratchSuccess.objects.create(key=each, content_sha256=each, learned=learned, recorded_at=timezone.now())
+    for path in ("/admin/modules/greet", start):
+        page = shown_text(admin.get(path))
+        assert "It has data types: it can be upgraded and removed only by a restart of the server." in page
+        assert "It adds 1 command: greet.hello." in page
 
 
 def test_roll_out_is_the_next_step(fleet, admin, viewer):

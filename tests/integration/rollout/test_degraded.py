@@ -16,7 +16,7 @@ from rollout.delivery.ingestion import node_facts
 from rollout.domain.node.events import node_stream
 from rollout.domain.node.pace import BURST
 from rollout.messages import Action, FindingStatus, Phase, Reason, ServerModule, ServerProblem, ServerState
-from rollout.models import Liveness, NodeFacts
+from rollout.models import Liveness, NodeFacts, Rollout
 from rollout.process.advance import advance
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.queries.snapshot import bad_nodes
@@ -156,14 +156,31 @@ def test_a_success_whose_server_is_away_counts_as_lost():
     assert bad_nodes(uid) == (0,)
 
 
-def test_a_server_that_would_not_start_gets_nothing_until_it_would():
+def test_a_server_that_would_not_start_gets_one_attempt_to_repair_it():
     fleet(1)
-    beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist."))
+    would_not = replace(USABLE, would_start="no", would_start_reason="/x.so does not exist.")
+    beat("n0000", facts=would_not)
     uid = start()
+    assert phases(uid) == {"n0000": "queued"}
+    words = "The server would not start after this change either."
+    say(uid, "n0000", Phase.SCHEDULED, reason=Reason.SERVER_NOT_READY, message=words)
+    for _ in range(3):
+        beat("n0000", facts=would_not)
+        advance(uid)
     assert phases(uid) == {"n0000": "scheduled"}
+    assert operation(uid, "n0000").message == words
     assert "/x.so does not exist" in of_node(uid, "n0000").document["waits_for"][0]["text"]
     beat("n0000", facts=replace(USABLE, would_start="unknown", would_start_reason="It cannot be read."))
     assert phases(uid) == {"n0000": "queued"}
+
+
+def test_an_adoption_repairs_nothing():
+    fleet(1)
+    beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist."))
+    uid = start(released=False)
+    Rollout.objects.update(adopt=True)
+    advance(uid)
+    assert phases(uid) == {"n0000": "scheduled"}
 
 
 def test_a_success_after_which_the_server_would_not_start_counts_as_lost():

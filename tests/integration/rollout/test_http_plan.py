@@ -72,6 +72,13 @@ def test_it_works(admin):
             }
         ],
         "warnings": [],
+        "learned": {
+            **dict.fromkeys(("has_types", "aux_data", "commands", "options", "differences")),
+            "builds": 1,
+            "known_builds": 0,
+            "in_words": ["Not known yet: the first node's scratch server will find out."],
+        },
+        "lost_options": [],
         "min_healthy": 1,
         "max_failures": 1,
         "bytes": 30,

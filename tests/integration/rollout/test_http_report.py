@@ -118,8 +118,8 @@ def test_it_takes_as_many_queries_however_many_nodes_there_are(admin, django_ass
             upload(version=2, content="c2")
             join(*(f"m{number}" for number in range(count)))
         uid = start(version=version, max_parallel=100)
-        # Who asks, the rollout, the clock, what was done by hand, the failures, the nodes, what their servers logged.
-        with django_assert_num_queries(7):
+        # Who asks, the rollout, the clock, what was done by hand, the failures, the builds, what scratch servers have shown, the nodes, what their servers logged.
+        with django_assert_num_queries(9):
             b"".join(admin.get(path(uid)).streaming_content)
         finish(uid, list(phases(uid)))
 

@@ -379,11 +379,11 @@ def test_a_removal_needs_no_build(sent):
 def test_a_batch_costs_the_same_for_any_number(sent, django_assert_num_queries):
     fleet(60)
     start(nodes=tuple(f"n{n:04d}" for n in range(2)))
-    with django_assert_num_queries(20):
+    with django_assert_num_queries(22):
         publish_due()
     upload("other")
     start(module_name="other", max_parallel=60)
-    with django_assert_num_queries(20):
+    with django_assert_num_queries(22):
         publish_due()
 
 
