@@ -9,7 +9,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from rollout.delivery.commands import commands_of
-from rollout.domain.strategy import Retries, Strategy
+from rollout.domain.retries import Retries
+from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Phase, Reason, ScratchLoad
 from rollout.models import NodeModule, Operation, Rollout, ScratchSuccess
 from rollout.process.advance import advance
