@@ -162,6 +162,12 @@ class Namespace:
         namespaces = f"/proc/{self._pid}/ns"
         return ["nsenter", f"--user={namespaces}/user", f"--mount={namespaces}/mnt", "--", *words]
 
+    def do(self, script: str, *, cwd: Path | str = "/") -> str:
+        """Run a script that must succeed. Return what it prints."""
+        done = self.run(script, cwd=cwd)
+        assert done.returncode == 0, done.stdout + done.stderr + self.run("cat /run/*.log").stdout
+        return done.stdout
+
     def run(self, script: str, *, cwd: Path | str = "/", **environ: str) -> "subprocess.CompletedProcess[str]":
         """Run a script of bash as root. /opt/modfleet/bin and the script for systemctl are in its PATH."""
         path = f"/opt/programs:/opt/modfleet/bin:{os.environ['PATH']}:/usr/sbin"  # a user's PATH may lack useradd

@@ -33,25 +33,20 @@ def host(control, workstation, tmp_path):
     """The server runs greet from a package's path, before Modfleet comes."""
     package = sample(tmp_path, 10000).replace(tmp_path / "greet-1.0.0.zip")
     with namespace() as made:
-
-        def run(script):
-            done = made.run(script, cwd=tmp_path)
-            assert done.returncode == 0, done.stdout + done.stderr + made.run("cat /run/*.log").stdout
-            return done.stdout
-
-        made.do = run
-        run(
+        made.do(
             f"mkdir -p {FOREIGN.rpartition('/')[0]}; /opt/modfleet/bin/python -c 'import zipfile; "
             f'print(zipfile.ZipFile("{package}").extract("greet.so"))\'; install -m 755 greet.so {FOREIGN}; '
-            f"sed -i 's/^port .*/port {free_port()}/' {MAIN}; printf '{LINES}' >> {MAIN}"
+            f"sed -i 's/^port .*/port {free_port()}/' {MAIN}; printf '{LINES}' >> {MAIN}",
+            cwd=tmp_path,
         )
-        written = float(run(f"stat -c %Z {FOREIGN}"))
+        written = float(made.do(f"stat -c %Z {FOREIGN}"))
         wait_for(lambda: time.time() > written + 6)
-        run("systemctl enable --now redis-server")
+        made.do("systemctl enable --now redis-server")
         token = re.findall(r"mfj1\S+", workstation("modfleet nodes add web-1").stdout)[0]
         (tmp_path / "token").write_text(token)
-        run(
-            f"modfleet agent install --control {control.url} --token-file token --server unix://{SOCKET} --name web-1 --yes"
+        made.do(
+            f"modfleet agent install --control {control.url} --token-file token --server unix://{SOCKET} --name web-1 --yes",
+            cwd=tmp_path,
         )
         assert workstation(f"modfleet push {package}").returncode == 0
         yield made
@@ -76,7 +71,9 @@ def test_a_person_changes_one_line_as_root(control, workstation, host):
     (rollout,) = answer["rollouts"]
     wait_for(lambda: control.node("web-1")["server_state"]["to_do"])
     said = control.node("web-1")["server_state"]["to_do"]
-    former, place, line = re.fullmatch(r"Replace the line `(.*)` \((.*)\) by `(.*)`\. The .*", said).groups()
+    found = re.fullmatch(r"Replace the line `(.*)` \((.*)\) by `(.*)`\. The .*", said)
+    assert found, said
+    former, place, line = found.groups()
     assert (former, place.rpartition(":")[0]) == (f"loadmodule {FOREIGN} a", MAIN)
     host.do(f"sed -i 's|^{former}$|{line}|' {MAIN}")
     assert control.end_of(rollout["uid"])["phase"] == "succeeded"

@@ -85,9 +85,12 @@ def test_what_comes_with_the_server_is_not_shown(run):
 def test_it_asks_once_for_all_nodes_and_once_for_each_version(run, loaded, monkeypatch):
     asked = []
     send = Client._send
-    monkeypatch.setattr(
-        Client, "_send", lambda api, method, path, **more: asked.append(path) or send(api, method, path, **more)
-    )
+
+    def noted(api, method, path, **more):
+        asked.append(path)
+        return send(api, method, path, **more)
+
+    monkeypatch.setattr(Client, "_send", noted)
     beat("n2", loaded, "unheard", sha256="c1")
     run("adopt", "--dry-run", "n1", "n2", "n3")
     assert asked == ["/v2/nodes", "/v2/rollouts/plan", "/v2/rollouts/plan"]

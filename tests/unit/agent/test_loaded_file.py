@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ class Host:
         (self.root / f"proc/{pid}/mountinfo").write_text(text)
 
     def read(self, path=PATH, **changes):
-        given = {"pid": 7, "view": self.root, "started": self.started, "root": self.root} | changes
+        given: dict[str, Any] = {"pid": 7, "view": self.root, "started": self.started, "root": self.root} | changes
         return read_loaded_file(path, **given)
 
 
