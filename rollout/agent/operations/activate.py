@@ -174,7 +174,8 @@ def _load_or_swap(
         refuse_to_change(operation.node, operation.command, session)
         load(session, module)
         return None
-    refuse_if_named_in_acl(session, loaded, keeps=operation.command.commands)
+    user = operation.node.settings.server_user
+    refuse_if_named_in_acl(session, loaded, user=user, keeps=operation.command.commands)
     refuse_to_change(operation.node, operation.command, session)
     return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))
 

@@ -154,18 +154,25 @@ def taken_commands(session: Session, module: LoadedModule, commands: Iterable[st
     return taken
 
 
-def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, keeps: Iterable[str] = ()) -> None:
+def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, user: str, keeps: Iterable[str] = ()) -> None:
     """Raises: `Failure` (acl_references_module) if an ACL user's rule names a command that the server loses with the module.
 
     Redis 7.0 unloads such a module, and the next ACL LIST ends the server. So this calls ACL LIST only while the module is
-    loaded. `keeps`: commands that come back at once. Nothing is checked without the right to call ACL LIST, which shows
-    the hashes of passwords.
+    loaded. `keeps`: commands that come back at once. If the agent's `user` may not call ACL LIST, the rules are not known:
+    `Failure` (permission_denied), unless the server loses no command.
     """
+    leaving = {each.lower() for each in session.commands_of(loaded.name)} - {each.lower() for each in keeps}
+    if not leaving:
+        return
     try:
         rules = session.acl_rules()
-    except RefusedError:
-        return
-    leaving = {each.lower() for each in session.commands_of(loaded.name)} - {each.lower() for each in keeps}
+    except RefusedError as error:
+        raise Failure(
+            Reason.PERMISSION_DENIED,
+            f"It is not known if ACL rules name commands of {loaded.name} {loaded.version}: {str(error).rstrip('.')}. Some "
+            f"servers crash when a rule names an unknown command. Allow the agent to look: ACL SETUSER {user or 'default'} "
+            "+acl|list. Then retry.",
+        ) from error
     named = {rule.split()[1]: found for rule in rules if (found := _named_commands(rule) & leaving)}
     if named:
         commands = ", ".join(sorted(set().union(*named.values())))
