@@ -23,6 +23,7 @@ def document(rollout: Rollout) -> dict[str, Any]:
         "module_name": rollout.module_name,
         "version": rollout.version,
         "activation": rollout.activation,
+        "even_if_used": rollout.even_if_used,
         "phase": rollout.phase,
         "reason": rollout.reason or None,
         "message": _message(rollout),

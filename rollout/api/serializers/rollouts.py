@@ -100,6 +100,9 @@ class RolloutSerializer(serializers.Serializer[Any]):
     module_name = serializers.CharField()
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(choices(Activation))
+    even_if_used = serializers.BooleanField(
+        help_text="True for a removal even if the module's commands were called in the last 10 minutes"
+    )
     phase = serializers.ChoiceField(choices(RolloutPhase))
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 from accounts.errors import ModulesUploadDisabledError
 from accounts.roles import Permission
 from accounts.selectors import require_modules_upload_allowed
-from api.errors import ApiError, NotFoundError, StorageFullError, StorageUnavailableError
+from api.errors import ApiError, InvalidRequestError, NotFoundError, StorageFullError, StorageUnavailableError
 from api.fields import rfc3339
 from api.idempotency import KeyReusedError
 from api.refusals import refuses
@@ -88,6 +88,13 @@ STATUS_OF = {
 _BY_PERSON = ("", Reason.MANUAL)
 
 
+EVEN_IF_USED = OpenApiParameter(
+    "even_if_used",
+    str,
+    enum=["true", "false"],
+    default="false",
+    description="`true` removes the module even if its commands were called in the last 10 minutes",
+)
 #: Digits of a node's uid, which is a position of the log.
 LONGEST_UID = 18
 #: The errors that both uploads have in common.
@@ -169,14 +176,17 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         except (ArtifactExistsError, ModuleExistsError) as error:
             raise ModuleThereError(str(error)) from error
 
-    @extend_schema(responses={200: StartedSerializer})
+    @extend_schema(responses={200: StartedSerializer}, parameters=[EVEN_IF_USED])
     @refuses(NoSuchModuleError, RolloutInProgressError, ModuleNeededError, CommandsInUseError, FleetFrozenError)
     def destroy(self, request: Request, uid: str) -> Response:
         """Remove the module from every node, then delete its object and its artifact: poll the `action_uid`.
 
         If an offline or draining node still has the module, object and artifact stay, and the action says so. Refused
-        while the module's commands are in use.
+        while the module's commands are in use, unless `even_if_used=true`.
         """
+        even_if_used = request.query_params.get("even_if_used", "false")
+        if even_if_used not in {"true", "false"}:
+            raise InvalidRequestError("even_if_used: must be true or false.")
         refuse_if_frozen()
         module_name, version = module_key(uid)
         action_uid = start_or_join(
@@ -188,6 +198,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
                 origin=Origin.VENDOR,
                 may_be_empty=True,
                 purge=True,
+                even_if_used=even_if_used == "true",
             )
         )
         return Response({"action_uid": action_uid})

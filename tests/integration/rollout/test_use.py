@@ -115,3 +115,22 @@ def test_a_rollback_removes_it_also_after_the_first_calls(db):
     say(uid, A, inventory=inventory(installed()))
     command = command_of(roll_back_rollout(uid))
     assert (command.action, command.even_if_used) == (Action.REMOVE, True)
+
+
+def test_the_document_shows_it(nodes, admin):
+    for is_given in (True, False):
+        uid = start(action=Action.REMOVE, nodes=(A if is_given else B,), even_if_used=is_given)
+        assert admin.get(f"/v2/rollouts/{uid}").json()["even_if_used"] is is_given
+
+
+@pytest.mark.parametrize("route", ["/v1/modules", "/v2/modules"])
+def test_a_deletion_may_be_of_a_used_module(nodes, admin, route):
+    uid = admin.get("/v1/modules").json()[0]["uid"]
+    beat(A, 12)
+    refused = admin.delete(f"{route}/{uid}")
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "in_use")
+    assert admin.delete(f"{route}/{uid}?even_if_used=yes").status_code == 400
+    answer = admin.delete(f"{route}/{uid}?even_if_used=true")
+    started = rollout(answer.json()["action_uid"])
+    assert (started.even_if_used, started.actor) == (True, "admin")
+    assert admin.delete(f"{route}/{uid}").status_code == 409
