@@ -28,6 +28,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "pubsub|numsub": ("PUBSUB", "NUMSUB"),
     "module|load": ("MODULE", "LOAD", f"/nonexistent/{NONE}.so"),
     "module|unload": ("MODULE", "UNLOAD", NONE),
+    "acl|list": ("ACL", "LIST"),
     "multi": ("MULTI",),
     "exec": ("EXEC",),
 }

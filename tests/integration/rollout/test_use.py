@@ -15,6 +15,7 @@ from rollout.models import Liveness, NodeFacts, Operation, ShardMember
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import retry_rollout
 from tests.recorded_fleet import ALONE, fleet, heartbeat_of, installed, inventory, rollout, say, start
+from tests.recorded_modules import module_object
 
 A, B = "n0000", "n0001"
 REMOVAL = {"action": "remove", "module_name": "greet", "version": 1}
@@ -125,6 +126,7 @@ def test_the_document_shows_it(nodes, admin):
 
 @pytest.mark.parametrize("route", ["/v1/modules", "/v2/modules"])
 def test_a_deletion_may_be_of_a_used_module(nodes, admin, route):
+    module_object("greet", 1)
     uid = admin.get("/v1/modules").json()[0]["uid"]
     beat(A, 12)
     refused = admin.delete(f"{route}/{uid}")
@@ -132,5 +134,5 @@ def test_a_deletion_may_be_of_a_used_module(nodes, admin, route):
     assert admin.delete(f"{route}/{uid}?even_if_used=yes").status_code == 400
     answer = admin.delete(f"{route}/{uid}?even_if_used=true")
     started = rollout(answer.json()["action_uid"])
-    assert (started.even_if_used, started.actor) == (True, "admin")
+    assert (started.even_if_used, started.actor) == (True, "alice")
     assert admin.delete(f"{route}/{uid}").status_code == 409
