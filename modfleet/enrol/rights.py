@@ -17,7 +17,11 @@ ADDED = {
     RESTART: "load, restart the server and fail over",
 }
 #: A command that needs the right. It is the newest one, so that an install after an upgrade adds what is missing.
-PROBES = {OBSERVE: ("PUBSUB", "NUMSUB"), LOAD: ("ACL", "LIST"), RESTART: ("FAILOVER", "ABORT")}
+PROBES: dict[str, tuple[str, ...]] = {
+    OBSERVE: ("PUBSUB", "NUMSUB"),
+    LOAD: ("ACL", "LIST"),
+    RESTART: ("FAILOVER", "ABORT"),
+}
 #: A command that an agent needs if it writes lines: after CONFIG REWRITE by another hand, the main file has them.
 REWRITE_PROBE = ("CONFIG", "REWRITE")
 #: What an agent that loads modules needs for removals, and to keep the options of modules over an upgrade.
