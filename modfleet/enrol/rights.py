@@ -17,9 +17,15 @@ ADDED = {
     RESTART: "load, restart the server and fail over",
 }
 #: A command that needs the right. It is the newest one, so that an install after an upgrade adds what is missing.
-PROBES = {OBSERVE: ("PUBSUB", "NUMSUB"), LOAD: ("MODULE", "LOAD", "/nonexistent"), RESTART: ("FAILOVER", "ABORT")}
+PROBES: dict[str, tuple[str, ...]] = {
+    OBSERVE: ("PUBSUB", "NUMSUB"),
+    LOAD: ("ACL", "LIST"),
+    RESTART: ("FAILOVER", "ABORT"),
+}
 #: A command that an agent needs if it writes lines: after CONFIG REWRITE by another hand, the main file has them.
 REWRITE_PROBE = ("CONFIG", "REWRITE")
+#: What an agent that loads modules needs for removals, and to keep the options of modules over an upgrade.
+FEATURES = (Extra.KEYS, Extra.REMOVAL, Extra.OPTIONS)
 #: Who may own the lines from which a start of the server loads its modules; the first one is the default.
 OWNERS = ("include", "rewrite", "external")
 
@@ -52,7 +58,9 @@ def rules(rights: Collection[str], owner: str, password_sha256: str, *, has_atom
     `has_atomic_migrations`: the server knows the command that shows them.
     """
     level = Level.OBSERVE if owner == "external" else access_of(rights)
-    extras = {Extra.REWRITE} if writes_lines(rights, owner) else set[Extra]()
+    extras = set(FEATURES) if level is not Level.OBSERVE else set[Extra]()
+    if writes_lines(rights, owner):
+        extras.add(Extra.REWRITE)
     if has_atomic_migrations:
         extras.add(Extra.MIGRATIONS)
     return f"on #{password_sha256} {acl_rules(level, extras)}"

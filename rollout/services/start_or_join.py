@@ -30,4 +30,5 @@ def _does_the_same(uid: str, request: RolloutRequest) -> bool:
         return all((row.module_name, row.version, row.action, row.activation) == asked for row in rows)
     row = rollout_row(uid)
     is_same = (row.module_name, row.version, row.action, row.activation) == asked
+    is_same = is_same and row.even_if_used == request.even_if_used
     return is_same and row.origin == request.origin and not row.named

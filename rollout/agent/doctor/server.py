@@ -15,8 +15,9 @@ from rollout.agent.settings import is_broker
 
 #: A name that no module and no file has.
 NONE = "modfleet.doctor"
-#: The one command without a harmless form: it is only queued, or tested by ACL DRYRUN.
-REWRITE = "config|rewrite"
+#: Commands without a harmless form: they are only queued, or tested by ACL DRYRUN. ACL LIST ends Redis 7.0 if a rule names a
+#: command whose module was unloaded.
+NEVER_CALLED = frozenset({"config|rewrite", "acl|list"})
 #: How to test whether a user may call each command. None of the others changes the server, also if it is allowed.
 HARMLESS: dict[str, tuple[str, ...]] = {
     "ping": ("PING",),
@@ -30,7 +31,8 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "pubsub|numsub": ("PUBSUB", "NUMSUB"),
     "module|load": ("MODULE", "LOAD", f"/nonexistent/{NONE}.so"),
     "module|unload": ("MODULE", "UNLOAD", NONE),
-    REWRITE: ("CONFIG", "REWRITE"),
+    "config|rewrite": ("CONFIG", "REWRITE"),
+    "acl|list": ("ACL", "LIST"),
     "multi": ("MULTI",),
     "exec": ("EXEC",),
 }
@@ -135,7 +137,7 @@ def _needed(host: Host) -> tuple[str, ...]:
     level = Level.OBSERVE if _observes(host) else Level.LOAD
     commands = acl.needed(level)
     if level is not Level.OBSERVE and host.settings.persistence == "rewrite":
-        commands = (*commands, REWRITE)
+        commands = (*commands, "config|rewrite")
     if "cluster" not in {host.info.get("redis_mode"), host.info.get("server_mode")}:
         return tuple(each for each in commands if not each.startswith("cluster|"))
     return (*commands, "cluster|getslotmigrations") if has_atomic_migrations(host.info) else commands
@@ -192,7 +194,7 @@ def _allowed(host: Host, commands: Sequence[str]) -> dict[str, bool | None]:
         if "multi" in commands:
             allowed["multi"], allowed["exec"] = may_queue, _may(session, HARMLESS["exec"])
         for name in (each for each in commands if allowed[each] is None):
-            is_tried = may_queue or name == REWRITE
+            is_tried = may_queue or name in NEVER_CALLED
             allowed[name] = _dry_run(session, host.user, HARMLESS[name]) if is_tried else _may(session, HARMLESS[name])
     return allowed
 

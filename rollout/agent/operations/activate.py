@@ -179,7 +179,7 @@ def _load_or_swap(
         load(session, module)
         return None
     refuse_to_lose_options(operation, session, loaded)
-    user = operation.node.settings.server_user or "default"
+    user = operation.node.settings.server_user
     refuse_if_named_in_acl(session, loaded, user=user, keeps=operation.command.commands)
     refuse_to_change(operation.node, operation.command, session)
     return swap(session, loaded, module, back=replace(loaded, path=operation.path_now(loaded)))

@@ -19,12 +19,12 @@ MOST_LIBRARIES = 100
 
 
 def refuse_unsafe(operation: Operation, loaded: LoadedModule) -> None:
-    """Raises: `Failure` if the module must not be unloaded now: aux_data, acl_references_module, in_use, data_in_use."""
+    """Raises: `Failure` if the module must not be unloaded now: its reason says why."""
     seconds = operation.deadline.step("Checking the module's use", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
         try:
             _refuse_aux_data(operation, session, loaded)
-            refuse_if_named_in_acl(session, loaded, user=operation.node.settings.server_user or "default")
+            refuse_if_named_in_acl(session, loaded, user=operation.node.settings.server_user)
             if not operation.command.even_if_used:
                 _refuse_if_used(operation, session, loaded)
             if operation.has_types:

@@ -12,7 +12,7 @@ from rollout.agent.failure import CanceledError, Failure, MustWaitError, as_fail
 from rollout.agent.node.node import observe
 from rollout.agent.operations.activate import restore_options
 from rollout.agent.operations.operation import Operation
-from rollout.agent.server.causes import UnloadRefusedError
+from rollout.agent.server.causes import UnloadRefusedError, refuse_if_named_in_acl
 from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, Session
 from rollout.agent.server.swap import load, swap, unload
 from rollout.messages import Activation, Reason
@@ -24,7 +24,11 @@ COMES_BACK_SECONDS = 5.0
 UNDO_SECONDS = 30.0
 
 
-class _DataNeedsItError(Failure):
+class _StaysLoadedError(Failure):
+    """The new module stays loaded, so its files stay."""
+
+
+class _DataNeedsItError(_StaysLoadedError):
     def __init__(self, words: str) -> None:
         super().__init__(Reason.UNLOAD_REFUSED, f"{words} Its line stays, so that the server starts with its data.")
 
@@ -66,7 +70,7 @@ def _undo(operation: Operation, failure: Failure) -> None:
     try:
         with operation.node.server.session(UNDO_SECONDS) as session:
             _restore_server(operation, session, failure)
-    except (UnloadRefusedError, _DataNeedsItError):
+    except (UnloadRefusedError, _StaysLoadedError):
         raise  # the files stay: they are loaded
     except (Failure, RefusedError):
         _restore_files_without_server(operation)
@@ -83,6 +87,7 @@ def _restore_server(operation: Operation, session: Session, failure: Failure) ->
     )
     if news:
         _refuse_if_aof_needs(operation, session, news, failure)
+        _refuse_if_acl_names(operation, session, news, failure)
     try:
         if former and not any(each.name == former.name and each not in news for each in facts.modules):
             if news:
@@ -130,6 +135,21 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
             f"the AOF may contain {', '.join(called)}: {news[0].name} {news[0].version} stays loaded until "
             "BGREWRITEAOF has succeeded and the module is removed."
         )
+
+
+def _refuse_if_acl_names(operation: Operation, session: Session, news: list[LoadedModule], failure: Failure) -> None:
+    """Raises: `Failure` if ACL rules name commands that only the new version has, or may do so.
+
+    The line is treated as if the server had refused the unload.
+    """
+    user, keeps = operation.node.settings.server_user, operation.before.commands
+    for each in news:
+        try:
+            refuse_if_named_in_acl(session, each, user=user, keeps=keeps)
+        except Failure as found:
+            _keep_line(operation, session, each, failure)
+            words = f"{each.name} {each.version} stays loaded. {found.message}"
+            raise _StaysLoadedError(found.reason, words) from found
 
 
 def _restore_files_without_server(operation: Operation) -> None:

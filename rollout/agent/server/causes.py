@@ -155,11 +155,11 @@ def taken_commands(session: Session, module: LoadedModule, commands: Iterable[st
 
 
 def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, user: str, keeps: Iterable[str] = ()) -> None:
-    """Raises: `Failure` (acl_references_module) if an ACL user's rule names a command that the server loses with the module,
-    or if that is not known and the server would not refuse it.
+    """Raises: `Failure` (acl_references_module) if an ACL user's rule names a command that the server loses with the module.
 
     Redis 7.0 unloads such a module, and the next ACL LIST ends the server. So this calls ACL LIST only while the module is
-    loaded. `user`: the agent's at the server. `keeps`: commands that come back at once.
+    loaded. `keeps`: commands that come back at once. If the agent's `user` may not call ACL LIST, the rules are not known:
+    `Failure` (permission_denied), unless the server loses no command.
     """
     leaving = {each.lower() for each in session.commands_of(loaded.name)} - {each.lower() for each in keeps}
     if not leaving:
@@ -167,12 +167,11 @@ def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, user: str,
     try:
         rules = session.acl_rules()
     except RefusedError as error:
-        if _refuses_itself(session):
-            return
         raise Failure(
-            Reason.ACL_REFERENCES_MODULE,
-            f"It is not known if a rule of an ACL user names a command of {loaded.name} {loaded.version}: some servers crash "
-            f"later if one does. Allow the agent to look: ACL SETUSER {user} +acl|list. Then retry.",
+            Reason.PERMISSION_DENIED,
+            f"It is not known if ACL rules name commands of {loaded.name} {loaded.version}: {str(error).rstrip('.')}. Some "
+            f"servers crash when a rule names an unknown command. Allow the agent to look: ACL SETUSER {user or 'default'} "
+            "+acl|list. Then retry.",
         ) from error
     named = {rule.split()[1]: found for rule in rules if (found := _named_commands(rule) & leaving)}
     if named:
@@ -182,12 +181,6 @@ def refuse_if_named_in_acl(session: Session, loaded: LoadedModule, *, user: str,
             f"ACL users have rules that name {commands} of {loaded.name} {loaded.version}: {listed(sorted(named))}. "
             "Remove these rules first: some servers crash when a rule names an unknown command.",
         )
-
-
-def _refuses_itself(session: Session) -> bool:
-    """Return True if the server refuses to unload a module that an ACL rule names. Valkey 9.1 was seen to."""
-    version = session.info("server").get("valkey_version", "").partition(".")[0]
-    return version.isdecimal() and int(version) >= 9
 
 
 def listed(names: Sequence[str]) -> str:

@@ -89,7 +89,11 @@ _BY_PERSON = ("", Reason.MANUAL)
 
 
 EVEN_IF_USED = OpenApiParameter(
-    "even_if_used", bool, default=False, description="Remove it even if its commands were called in the last 10 minutes"
+    "even_if_used",
+    str,
+    enum=["true", "false"],
+    default="false",
+    description="`true` removes the module even if its commands were called in the last 10 minutes",
 )
 #: Digits of a node's uid, which is a position of the log.
 LONGEST_UID = 18
@@ -178,7 +182,7 @@ class VendorModuleViewSet(PackageUploadView, ViewSet):
         """Remove the module from every node, then delete its object and its artifact: poll the `action_uid`.
 
         If an offline or draining node still has the module, object and artifact stay, and the action says so. Refused
-        while the module's commands are in use, unless `even_if_used` is true.
+        while the module's commands are in use, unless `even_if_used=true`.
         """
         even_if_used = request.query_params.get("even_if_used", "false")
         if even_if_used not in {"true", "false"}:

@@ -130,10 +130,13 @@ def test_a_server_starts_with_each_printed_line(site, binary, level, tmp_path):
             Level.OBSERVE,
             ["MODULE LOAD /x", "MODULE UNLOAD x", "SHUTDOWN", "GET x", "ACL LIST", "CONFIG GET x", "MULTI"],
         ),
-        (Level.LOAD, ["SHUTDOWN", "REPLICAOF NO ONE", "GET x", "ACL LIST", "CONFIG GET x", "SCAN 0", "CONFIG SET x y"]),
+        (
+            Level.LOAD,
+            ["SHUTDOWN", "REPLICAOF NO ONE", "GET x", "ACL SETUSER x on", "CONFIG GET x", "SCAN 0", "CONFIG SET x y"],
+        ),
         (
             Level.RESTART,
-            ["GET x", "ACL LIST", "CONFIG GET x", "CONFIG REWRITE", "FLUSHALL", "SET x y", "DEBUG SLEEP 0"],
+            ["GET x", "ACL SETUSER x on", "CONFIG GET x", "CONFIG REWRITE", "FLUSHALL", "SET x y", "DEBUG SLEEP 0"],
         ),
     ],
 )

@@ -393,7 +393,7 @@ def module_commands_are_not_known(site):
 @case(
     "server_rights",
     "fail",
-    "The server refuses these commands to the user agent: module|load, module|unload, multi, exec.",
+    "The server refuses these commands to the user agent: module|load, module|unload, multi, exec, acl|list.",
 )
 def server_user_may_only_observe(site):
     site.server.acl = [acl_line(Level.OBSERVE, "agent", "p")]

@@ -282,7 +282,9 @@ def test_the_server_user_may_do_what_the_agent_needs_and_no_more(install, site):
     # Valkey 9 knows it, and a server does not start with a line that names an unknown command.
     answer = "unknown subcommand" if site.binary == REDIS else "disabled"
     assert answer in refusal_of(site, "CLUSTER", "GETSLOTMIGRATIONS")
-    for words in (("GET", "x"), ("CONFIG", "GET", "port"), ("SHUTDOWN",), ("ACL", "LIST"), ("MODULE", "LOADEX", "/x")):
+    for words in (("ACL", "LIST"), ("CONFIG", "GET", "port"), ("SCAN", "0"), ("FUNCTION", "LIST"), ("CLIENT", "LIST")):
+        site.as_agent("n1", *words)
+    for words in (("GET", "x"), ("DUMP", "x"), ("SHUTDOWN",), ("ACL", "SETUSER", "x"), ("MODULE", "LOADEX", "/x")):
         with pytest.raises(redis.exceptions.NoPermissionError):
             site.as_agent("n1", *words)
 

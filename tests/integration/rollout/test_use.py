@@ -16,6 +16,7 @@ from rollout.models import Liveness, NodeFacts, Operation, Rollout, ShardMember
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import retry_rollout
 from tests.recorded_fleet import ALONE, fleet, heartbeat_of, installed, inventory, rollout, say, start
+from tests.recorded_modules import module_object
 
 A, B = "n0000", "n0001"
 REMOVAL = {"action": "remove", "module_name": "greet", "version": 1}
@@ -127,3 +128,23 @@ def test_a_rollback_removes_it_also_after_the_first_calls(db):
     say(uid, A, inventory=inventory(installed()))
     command = command_of(roll_back_rollout(uid))
     assert (command.action, command.even_if_used) == (Action.REMOVE, True)
+
+
+def test_the_document_shows_it(nodes, admin):
+    for is_given in (True, False):
+        uid = start(action=Action.REMOVE, nodes=(A if is_given else B,), even_if_used=is_given)
+        assert admin.get(f"/v2/rollouts/{uid}").json()["even_if_used"] is is_given
+
+
+@pytest.mark.parametrize("route", ["/v1/modules", "/v2/modules"])
+def test_a_deletion_may_be_of_a_used_module(nodes, admin, route):
+    module_object("greet", 1)
+    uid = admin.get("/v1/modules").json()[0]["uid"]
+    beat(A, 12)
+    refused = admin.delete(f"{route}/{uid}")
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "in_use")
+    assert admin.delete(f"{route}/{uid}?even_if_used=yes").status_code == 400
+    answer = admin.delete(f"{route}/{uid}?even_if_used=true")
+    started = rollout(answer.json()["action_uid"])
+    assert (started.even_if_used, started.actor) == (True, "alice")
+    assert admin.delete(f"{route}/{uid}").status_code == 409
