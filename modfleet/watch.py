@@ -59,6 +59,8 @@ class Snapshot:
     causes: tuple[str, ...] = ()
     #: What the rollout waits for, in one line; empty if it has ended.
     waits: str = ""
+    #: What has happened on nodes in progress.
+    notes: tuple[str, ...] = ()
 
 
 def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listener) -> Iterator[Snapshot]:
@@ -72,7 +74,8 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
     etag, failures, counted = "", (), (0, 0, 0)  # type: tuple[str, tuple[Document, ...], tuple[int, int, int]]
     causes: tuple[str, ...] = ()
     rollout: Document = None
-    waits, asked_at = "", -math.inf
+    waits: tuple[str, tuple[str, ...]] = ("", ())
+    asked_at = -math.inf
     connection = _Connection(listener, deadline)
     is_waits_known = True
     while True:
@@ -95,7 +98,7 @@ def snapshots(api: Client, uid: str, *, timeout: float | None, listener: Listene
         if found is not None:
             etag, counted = new_etag, count
         if found is not None or waits != before:
-            yield Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits)
+            yield Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits[0], notes=waits[1])
             if rollout["phase"] in FINAL:
                 return
         if deadline is not None and time.monotonic() >= deadline:
@@ -163,13 +166,15 @@ def failure_causes(api: Client, rollout: Document) -> tuple[str, ...]:
     return tuple(each["text"] for each in groups if each["line"])
 
 
-def stalled_by(api: Client, rollout: Document) -> str:
-    """Return what the rollout waits for while no node is in progress, in one line; empty if it has ended."""
+def stalled_by(api: Client, rollout: Document) -> tuple[str, tuple[str, ...]]:
+    """Return what the rollout waits for while no node is in progress, in one line, and what has happened on nodes in
+    progress; both are empty if it has ended."""
     if rollout["phase"] in FINAL:
-        return ""
+        return "", ()
     answer = api.get(path_to(ROLLOUTS, rollout["uid"], "why"))
     is_moving = any(each["what"] in {"next_step", "node_deadline"} for each in answer["waits_for"])
-    return "" if is_moving else waits_in_a_line(answer)
+    # The previous version of the control plane sends no notes.
+    return "" if is_moving else waits_in_a_line(answer), tuple(answer.get("notes", ()))
 
 
 def waits_in_a_line(answer: Document) -> str:

@@ -480,7 +480,8 @@ class Report:
     `server_log` are lines that the server logged during an operation that failed: redacted, and left out of `repr`.
     The phase `scheduled` returns the operation: the node is as it was before, and the reason says why it must wait.
     `release`: that of the command, 0 from an older agent. `health`: None before the end, and if the server loaded nothing.
-    A report that is not final has a reason if something happened in its phase: `server_hangs` or `server_restarted`.
+    A report that is not final has a reason if something happened in its phase: `server_hangs`, `server_restarted`, or
+    `external_configuration` while a person must act.
     """
 
     rollout: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,32}\Z")]

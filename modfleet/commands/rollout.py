@@ -111,8 +111,9 @@ def status(uid: RolloutUid, session: Session) -> None:
         return
     failures, causes = failed_nodes(session.api, rollout), failure_causes(session.api, rollout)
     is_over = rollout["phase"] in FINAL
-    waits = "" if is_over else waits_in_a_line(session.api.get(path_to(ROLLOUTS, uid, "why")))
-    shown = Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits)
+    why = {} if is_over else session.api.get(path_to(ROLLOUTS, uid, "why"))
+    waits, notes = waits_in_a_line(why) if why else "", tuple(why.get("notes", ()))
+    shown = Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits, notes=notes)
     session.say(static_picture(shown, session.console))
 
 

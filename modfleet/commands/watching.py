@@ -110,6 +110,8 @@ class Lines(Documents):
             self._say(each["node"], (each["attempt"], each["phase"]), f"{each['node']}: {reason_of(each)}")
         for each in snapshot.causes:
             self._say(("cause", each), None, each)
+        for each in snapshot.notes:
+            self._say(("note", each), None, each)
         progress = rollout["progress"]
         reached = (rollout["phase"], progress["percent"] // 5)
         self._say("progress", reached, f"{rollout['phase']}: {counted(progress)}")
@@ -156,7 +158,7 @@ def picture(snapshot: Snapshot) -> RenderableType:
     parts: list[RenderableType] = [Text(printable(title(rollout)), style="bold"), _bars(rollout)]
     parts += [Text(printable(each)) for each in (*timeline(rollout), *related_rollouts(rollout))]
     parts += [Text(printable(each), style="red") for each in snapshot.causes]
-    parts += [Text(printable(snapshot.waits), style="yellow")] if snapshot.waits else []
+    parts += [Text(printable(each), style="yellow") for each in (*snapshot.notes, snapshot.waits) if each]
     if snapshot.failures:
         found = failed_attempts(snapshot.failures)
         parts += ["", failures_table(found[:FAILURES_SHOWN])]

@@ -9,7 +9,6 @@ from django.conf import settings
 
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now
-from rollout.delivery.scratch_successes import Learned, learned_of
 from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.rollout.events import Origin
@@ -29,7 +28,6 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     rollouts = _rollouts(each.rollout for each in operations)
     load_orders = LoadOrders(operations, platforms)
     contents = {each.key: load_orders.contents_on_node(each) for each in operations}
-    learned = learned_of(content for each in operations for content in (each.content_sha256, *contents[each.key]))
     former = {each.key: load_orders.contents_of_module(each) for each in operations}
     facts = build_facts(content for each in operations for content in (each.content_sha256, *former[each.key]))
     accepted = rollouts_that_lose_options(rollouts.values())
@@ -50,8 +48,8 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
         # If its start is not known, no agent accepts the command; its next heartbeat leads to another one.
         incarnation = (each.incarnation or "unknown") if nodes[each.node].identity == Identity.SIGNED else ""
         command = _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation)
-        new = learned.get(each.content_sha256, Learned()) if build else Learned()
-        there = [learned[content] for content in contents[each.key] if content in learned]
+        new = facts.get(each.content_sha256, BuildFacts()) if build else BuildFacts()
+        there = [facts[content] for content in contents[each.key] if content in facts]
         yield (
             each,
             replace(
@@ -62,7 +60,7 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 aux_data=any_known(known.aux_data for known in there),
                 keep_options=each.rollout not in accepted
                 and _keeps_options(each, rollouts[each.rollout], former[each.key], facts),
-                options=tuple(sorted(facts[each.content_sha256].options)) if each.content_sha256 in facts else None,
+                options=None if new.options is None else tuple(sorted(new.options)),
             ),
         )
     timeouts.end_for_lack_of_a_build(lacking)
@@ -78,8 +76,8 @@ def _keeps_options(
     """
     if operation.rollback or operation.action != Action.INSTALL or operation.activation != Activation.LOAD:
         return False
-    contents = (operation.content_sha256, *former)
-    is_planned = all(each in facts and facts[each].since < rollout.created_at for each in contents)
+    since = [facts.get(each, BuildFacts()).since for each in (operation.content_sha256, *former)]
+    is_planned = all(each is not None and each < rollout.created_at for each in since)
     return operation.yields or not is_planned
 
 

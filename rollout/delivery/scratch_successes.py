@@ -1,22 +1,17 @@
-"""Loads in scratch servers that have succeeded: recorded from reports, or packed with the module. They are sent with
-commands to nodes that can run none."""
+"""Records loads in scratch servers that have succeeded, and forgets those of deleted builds."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 from django.db.models import Exists, F, OuterRef, Subquery
 
-from artifacts_app.selectors import contents_with_builds, packed_successes
+from artifacts_app.selectors import contents_with_builds
 from eventstore import database_now
-from rollout.messages import Report, any_known, scratch_key
+from rollout.messages import Report
 from rollout.models import NodeModule, Operation, ScratchSuccess
 from rollout.projections.counters import operation_key
-
-#: The most keys in a command, the newest ones, and the most that are kept of one build.
-MOST_KEYS = 64
+from rollout.queries.learned import MOST_KEYS
 
 
 def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation]) -> None:
@@ -56,43 +51,3 @@ def forget_successes_of_deleted_builds() -> int:
     contents = set(rows.values_list("content_sha256", flat=True).distinct())
     deleted = contents - contents_with_builds(contents)
     return ScratchSuccess.objects.filter(content_sha256__in=deleted).delete()[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """What scratch servers have shown about one build. None: not known. `keys`: of its successes, the newest ones; `sources`
-    has for each of them `package` or `node NAME`."""
-
-    keys: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    has_types: bool | None = None
-    aux_data: bool | None = None
-
-
-def learned_of(digests: Iterable[str]) -> dict[str, Learned]:
-    """Return what is known about the builds with these contents, by `content_sha256`; two queries."""
-    found: dict[str, Learned] = {}
-    contents = set(digests) - {""}
-    if not contents:
-        return found
-    rows = ScratchSuccess.objects.filter(content_sha256__in=contents).order_by("-recorded_at", "key")
-    for row in rows:
-        _add(found, row.content_sha256, row.key, f"node {row.node}", row.learned)
-    for packed in packed_successes(contents):
-        args = (*packed.args, "", *packed.scratch_args)
-        key = scratch_key(
-            content_sha256=packed.content_sha256, server=packed.server, args=args, platform=packed.platform
-        )
-        _add(found, packed.content_sha256, key, "package", {"has_types": packed.has_types, "aux_data": packed.aux_data})
-    return found
-
-
-def _add(found: dict[str, Learned], content: str, key: str, source: str, learned: Mapping[str, Any]) -> None:
-    known = found.get(content, Learned())
-    is_new = key not in known.keys and len(known.keys) < MOST_KEYS
-    found[content] = Learned(
-        keys=(*known.keys, key) if is_new else known.keys,
-        sources=(*known.sources, source) if is_new else known.sources,
-        has_types=any_known((known.has_types, learned.get("has_types"))),
-        aux_data=any_known((known.aux_data, learned.get("aux_data"))),
-    )

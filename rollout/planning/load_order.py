@@ -20,9 +20,10 @@ class LoadOrders:
         rows = NodeModule.objects.filter(node__in=platforms).values_list(
             "node", "module_name", "version", "content_sha256"
         )
-        self._contents: dict[tuple[str, str, int | None], str] = {
-            (node, name, version): content for node, name, version, content in rows
-        }
+        #: The content of each version, by node and module.
+        self._contents: dict[tuple[str, str], dict[int | None, str]] = {}
+        for node, name, version, content in rows:
+            self._contents.setdefault((node, name), {})[version] = content
         of_operations = [(each.node, each.module_name, each.version) for each in operations]
         for node, module_name, version in [*(row[:3] for row in rows), *of_operations]:
             self._on.setdefault(node, set()).add((module_name, version))
@@ -34,17 +35,12 @@ class LoadOrders:
     def contents_on_node(self, operation: Operation) -> tuple[str, ...]:
         """Return the `content_sha256` of each version that its node has and the operation may unload: its own, and the one
         that it undoes."""
-        versions = (operation.version, operation.undoes)
-        keys = ((operation.node, operation.module_name, version) for version in versions)
-        return tuple(content for key in keys if (content := self._contents.get(key)))
+        found = self._contents.get((operation.node, operation.module_name), {})
+        return tuple(content for each in (operation.version, operation.undoes) if (content := found.get(each)))
 
     def contents_of_module(self, operation: Operation) -> tuple[str, ...]:
         """Return the `content_sha256` of each version of the operation's module that its node has."""
-        return tuple(
-            content
-            for (node, name, _), content in self._contents.items()
-            if (node, name) == (operation.node, operation.module_name) and content
-        )
+        return tuple(filter(None, self._contents.get((operation.node, operation.module_name), {}).values()))
 
     def of(self, node: str) -> tuple[str, ...]:
         """Return the names of the node's modules that others need or that need others, each after those that it needs."""

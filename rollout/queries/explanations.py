@@ -28,7 +28,7 @@ from rollout.domain.rollout.events import (
 )
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.words import MOST_NAMED, count_of_nodes, listed, sentence, with_cause
-from rollout.messages import Phase, Reason
+from rollout.messages import RUNNING_PHASES, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
 from rollout.queries.failures import failures_of
@@ -64,8 +64,11 @@ def of_rollout(uid: str) -> Answer:
     why = explain_rollout(timeline.state, timeline.started, current, _rollout_facts(timeline, failed))
     reason = timeline.state.reason
     failures = failures_of(uid)
-    why = replace(why, summary=" ".join((why.summary, *_skipped(uid), *_said_by_servers(failures), *_harmed(timeline))))
-    document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why), "failures": failures}
+    notes = [] if timeline.state.phase.is_final else _notes(uid)
+    more = (*_skipped(uid), *notes, *_said_by_servers(failures), *_harmed(timeline))
+    why = replace(why, summary=" ".join((why.summary, *more)))
+    document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
+    document |= {"notes": notes, "failures": failures}
     own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
     return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
@@ -86,9 +89,10 @@ def of_node(uid: str, name: str) -> Answer:
     said = [f"Its server logged: {sentence(each['line'])}" for each in failures if each["line"]]
     since = "" if timeline.state.phase.is_final else since_success(row)
     more = (since, *said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
-    why = replace(why, summary=" ".join(filter(None, (why.summary, *more))))
+    notes = [sentence(row.message)] if row.phase in RUNNING_PHASES and row.reason else []
+    why = replace(why, summary=" ".join(filter(None, (why.summary, *notes, *more))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
-    document["failures"] = failures
+    document |= {"notes": notes, "failures": failures}
     return Answer(document=document, events=events[-EVENTS:])
 
 
@@ -102,6 +106,12 @@ def _skipped(uid: str) -> list[str]:
 def _skipped_in_words(reason: str, count: int, message: str) -> str:
     who = f"{count_of_nodes(count)} {'was' if count == 1 else 'were'} skipped"
     return with_cause(who, reason, f"for example, {message}" if message and count > 1 else message)
+
+
+def _notes(uid: str) -> list[str]:
+    """Return what has happened on nodes in progress, such as a server that hangs, as sentences; of the first nodes."""
+    rows = Operation.objects.filter(rollout=uid, phase__in=RUNNING_PHASES).exclude(reason="").order_by("ordinal")
+    return [f"{node}: {sentence(said)}" for node, said in rows.values_list("node", "message")[:MOST_NAMED]]
 
 
 def _said_by_servers(failures: Sequence[dict[str, Any]]) -> list[str]:

@@ -68,9 +68,10 @@ def wait_for_line(operation: Operation, is_done: Callable[[ServerFacts], bool], 
 
 @contextmanager
 def _shown(operation: Operation, needed: str) -> Iterator[None]:
-    """Show what a person must do in each heartbeat, until it is done or the operation is canceled."""
+    """Show what a person must do in a report and in each heartbeat, until it is done or the operation is canceled."""
     todo, name = operation.node.todo, operation.command.module_name
     todo[name] = needed
+    operation.note(Reason.EXTERNAL_CONFIGURATION, needed)
     try:
         yield
     except CanceledError:

@@ -8,6 +8,7 @@ that it starts at once.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -67,6 +68,8 @@ def main() -> None:
         # replaced by links to other files.
         os.mkdir(limits["directory"], 0o711 if limits["user"] else 0o700)  # noqa: PTH102 - pathlib takes 5 ms to import
         os.chmod(limits["directory"], 0o711 if limits["user"] else 0o700)  # noqa: PTH101 - likewise; whatever the umask
+        # Held until this process ends: then the directory was left behind.
+        fcntl.flock(os.open(limits["directory"], os.O_RDONLY), fcntl.LOCK_EX)
         os.mkdir(limits["own"], 0o700)  # noqa: PTH102 - likewise
         if limits["user"]:
             os.chown(limits["own"], *limits["user"][:2])
@@ -253,7 +256,8 @@ def _hide(path: str, flags: int) -> None:
     if os.path.isdir(path):  # noqa: PTH112 - as in `main`
         _call("mount", b"tmpfs", os.fsencode(path), b"tmpfs", flags, TMPFS)
     elif os.path.exists(path):  # noqa: PTH110 - as in `main`
-        _call("mount", os.devnull.encode(), os.fsencode(path), None, MS_BIND, None)
+        with suppress(FileNotFoundError):  # a socket that is closed meanwhile
+            _call("mount", os.devnull.encode(), os.fsencode(path), None, MS_BIND, None)
 
 
 def _make_place(path: str, *, is_directory: bool) -> None:
@@ -273,7 +277,6 @@ def _sockets() -> list[str]:
 
 
 def _start_loopback() -> None:
-    import fcntl
     import socket
 
     request = b"lo".ljust(16, b"\0") + IFF_UP.to_bytes(2, sys.byteorder) + bytes(22)

@@ -1,11 +1,13 @@
 """A scratch server: a program with no data and no port, in a directory of its own, for as long as a block runs."""
 
+import fcntl
 import json
 import os
 import re
 import secrets
 import select
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -314,5 +316,18 @@ def _sweep() -> None:
     with suppress(OSError):
         for each in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
             found = each.lstat()
-            if found.st_uid == os.geteuid() and found.st_mtime < time.time() - ABANDONED_SECONDS:
+            is_old = found.st_mtime < time.time() - ABANDONED_SECONDS
+            if is_old and found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and not _is_held(each):
                 shutil.rmtree(each, ignore_errors=True)
+
+
+def _is_held(directory: Path) -> bool:
+    """Return True if a keeper lives that has created the directory: the clock alone may be wrong."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

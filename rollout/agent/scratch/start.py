@@ -136,6 +136,7 @@ def _unusable(line: Directive, live: LiveServer) -> tuple[str, str]:
     if not path.is_absolute():
         return "", f"{line.place} loads {path}: the directory of a relative path is not known."
     try:
+        path.stat()
         is_trusted = live.confinement.trusts(path)
     except FileNotFoundError:
         return f"{line.place} loads {path}, which does not exist.", ""

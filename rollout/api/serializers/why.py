@@ -38,5 +38,8 @@ class WhySerializer(serializers.Serializer[Any]):
     summary = serializers.CharField()
     rule = RuleSerializer()
     waits_for = WaitSerializer(many=True)
+    notes = serializers.ListField(
+        child=serializers.CharField(), help_text="What has happened on nodes in progress, such as a server that hangs"
+    )
     failures = FailureSerializer(many=True, help_text="The failed attempts, by reason and by `line`: at most 10 groups")
     events = EventSerializer(many=True)

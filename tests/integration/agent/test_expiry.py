@@ -33,7 +33,8 @@ def test_a_wrong_clock_drops_no_command(worker, site, built, off):
     worker.start(clock_off=off)
     command = sent(site, built)
     worker.send(to_json(command))
-    assert worker.final(command.rollout)[0].phase is Phase.SUCCEEDED
+    (report,) = worker.final(command.rollout)
+    assert report.phase is Phase.SUCCEEDED, report.message
     heartbeat = worker.heartbeats()[-1]
     assert abs(heartbeat.sent_at - time.time() - off) < 60
 

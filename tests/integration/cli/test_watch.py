@@ -150,6 +150,14 @@ def test_what_it_waits_for_in_a_line(run, module):
     join("n3")
 
 
+def test_a_server_that_hangs_is_shown(run, module):
+    uid = start(module_name=module, careful=STEPWISE)
+    said = "The server has not answered for 10 s. If it hangs, only SIGKILL ends it."
+    say(uid, "n1", Phase.LOADING, reason=Reason.SERVER_HANGS, message=said)
+    for command in ("watch", "status"):
+        assert f"n1: {said}" in run("rollout", command, uid, *(["--timeout", "3"] if command == "watch" else [])).stdout
+
+
 def test_bars_per_wave_and_the_failing_nodes_in_a_terminal(terminal, module):
     uid = start(module_name=module, careful=STEPWISE)
     watching = terminal("rollout", "watch", uid)

@@ -81,9 +81,9 @@ def test_as_csv(admin):
     assert response["Content-Type"] == "text/csv; charset=utf-8"
     assert response["Content-Disposition"] == f'attachment; filename="rollout-greet-1-{uid[:8]}.csv"'
     rows = rows_of(response)
-    assert [each["record"] for each in rows] == ["rollout", "action", "wave", "node", "node"]
+    assert [each["record"] for each in rows] == ["rollout", "action", "learned", "wave", "node", "node"]
     assert rows[0].keys() == set(COLUMNS)
-    assert [each["node"] for each in rows[3:]] == names
+    assert [each["node"] for each in rows[4:]] == names
 
 
 @pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
@@ -118,8 +118,8 @@ def test_it_takes_as_many_queries_however_many_nodes_there_are(admin, django_ass
             upload(version=2, content="c2")
             join(*(f"m{number}" for number in range(count)))
         uid = start(version=version, max_parallel=100)
-        # Who asks, the rollout, the clock, what was done by hand, the failures, the builds, what scratch servers have shown, the nodes, what their servers logged.
-        with django_assert_num_queries(9):
+        # Who asks, the rollout, the clock, what was done by hand, the failures, the builds, what scratch servers and packages have shown, the nodes, what their servers logged.
+        with django_assert_num_queries(10):
             b"".join(admin.get(path(uid)).streaming_content)
         finish(uid, list(phases(uid)))
 

@@ -278,3 +278,16 @@ def _go_on(uid):
     advance(uid)
     for row in Operation.objects.filter(rollout=uid, phase=Phase.QUEUED)[:1]:
         say(uid, row.node)
+
+
+@pytest.mark.parametrize("reason", [Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION])
+def test_what_has_happened_on_a_node_in_progress(why, reason):
+    fleet(1)
+    uid = start(careful=careful())
+    said = "The server has not answered for 10 s."
+    say(uid, "n0000", Phase.LOADING, reason=reason, message=said)
+    assert why(uid)["notes"] == [f"n0000: {said}"]
+    assert said in why(uid)["summary"]
+    assert why(uid, "n0000")["notes"] == [said]
+    say(uid, "n0000", Phase.PROBING)
+    assert why(uid)["notes"] == why(uid, "n0000")["notes"] == []

@@ -223,7 +223,6 @@ def test_the_newest_are_kept():
 def test_those_of_a_deleted_build_are_deleted():
     """Unless a node still has it: its removal needs what was learned."""
     fleet(1)
-    start()
     load_on(["n0000"], "greet")
     NodeModule.objects.update(content_sha256="loaded")
     for each in ("c1", "loaded", "deleted"):

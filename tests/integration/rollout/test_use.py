@@ -8,11 +8,10 @@ import pytest
 from django.db.models import OuterRef, Subquery
 
 from eventstore import database_now
-from modules_app.models import Module
 from rollout.delivery import ingestion
 from rollout.delivery.commands import commands_of
 from rollout.messages import Action, Phase, ServerModule
-from rollout.models import Liveness, NodeFacts, Operation, Rollout, ShardMember
+from rollout.models import Liveness, NodeFacts, Operation, ShardMember
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import retry_rollout
 from tests.recorded_fleet import ALONE, fleet, heartbeat_of, installed, inventory, rollout, say, start
@@ -64,15 +63,6 @@ def test_a_person_may_remove_it_all_the_same(nodes, admin):
     assert answer.status_code == 202
     uid = answer.json()["uid"]
     assert admin.get(f"/v2/rollouts/{uid}").json()["even_if_used"] is True
-    assert rollout(uid).even_if_used
-
-
-def test_the_vendors_route_has_the_flag_too(nodes, admin):
-    beat(A, 12)
-    module = f"/v2/modules/{Module.objects.get(module_name='greet', version=1).uid}"
-    assert (admin.delete(module).status_code, Rollout.objects.count()) == (409, 0)
-    assert (admin.delete(f"{module}?even_if_used=yes").status_code, Rollout.objects.count()) == (400, 0)
-    uid = admin.delete(f"{module}?even_if_used=true").json()["action_uid"]
     assert rollout(uid).even_if_used
 
 
