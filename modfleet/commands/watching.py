@@ -301,7 +301,7 @@ def static_picture(snapshot: Snapshot, console: Console) -> RenderableType:
         ),
     )
     state = f"{rollout['phase']}: {rollout['message']}"
-    waits = [snapshot.waits] if snapshot.waits else []
+    waits = [*snapshot.notes, *([snapshot.waits] if snapshot.waits else [])]
     lines = [title(rollout), *started, state, *waits, *timeline(rollout), *related_rollouts(rollout), *snapshot.causes]
     parts: list[RenderableType] = [Text("\n".join(map(printable, lines))), waves]
     found = failed_attempts(snapshot.failures)

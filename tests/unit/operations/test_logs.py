@@ -107,10 +107,7 @@ def test_an_agent_writes_json_without_the_control_plane(tmp_path):
 
 def test_text_from_outside_forges_no_line():
     made = record("Task modfleet.execute[a\r\n2026-11-26 ERROR forged\x1b[31m\u202e] received")
-    assert formatter("line").format(made).splitlines() == [
-        formatter("line").format(
-            record("Task modfleet.execute[a\\r\\n2026-11-26 ERROR forged\\x1b[31m\\u202e] received")
-        )
-    ]
+    (line,) = formatter("line").format(made).splitlines()
+    assert line.endswith(": Task modfleet.execute[a\\r\\n2026-11-26 ERROR forged\\x1b[31m\\u202e] received")
     with about(rollout="u1\nforged"):
         assert formatter("line").format(record()).endswith("done rollout=u1\\nforged")
