@@ -103,7 +103,8 @@ class Confinement:
         """Return what `keeper` mounts for the server, None without namespaces of its own."""
         if not self.is_isolated:
             return None
-        shown = {os.path.realpath(each): not self.forbids(each) for each in self.shown}
+        # Also by their own names: a link may be in a directory that is hidden.
+        shown = {name: not self.forbids(each) for each in self.shown for name in _names_of(each)}
         executable: dict[str, bool] = {}
         if barred := listed_paths(self.settings.get("NoExecPaths", "")):
             executable |= dict.fromkeys(map(os.path.realpath, barred), False)
@@ -116,7 +117,7 @@ class Confinement:
             "new_user": self.user is None,
             "executable": dict(sorted(executable.items(), key=lambda each: each[0].count("/"))),
             "hidden": sorted({os.path.realpath(each) for each in hidden}),
-            "shown": shown | {os.path.realpath(program): True},
+            "shown": shown | dict.fromkeys(_names_of(program), True),
         }
 
     @property
@@ -167,6 +168,10 @@ def confinement_of(settings: AgentSettings, process: Process | None) -> Confinem
 def scratch_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what a scratch server gets of the agent's environment: nothing that may be a secret."""
     return {name: environ[name] for name in ("PATH", "LANG") if name in environ}
+
+
+def _names_of(path: Path) -> tuple[str, str]:
+    return os.path.realpath(path), os.path.abspath(path)  # noqa: PTH100 - without `..`, and with its links
 
 
 def _hide(path: Path) -> tuple[str, ...]:

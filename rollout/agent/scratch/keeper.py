@@ -49,6 +49,8 @@ LITTLE_WRITTEN = 16_000_000
 LOOK_SECONDS = 0.1
 #: Capabilities of any kernel, capabilities(7).
 CAPABILITIES = 64
+#: Exit code if the program could not be started. 127 is that of the dynamic linker, which says something about the program.
+NOT_STARTED = 125
 #: How long killed processes are waited for, seconds.
 KILL_SECONDS = 5.0
 
@@ -159,7 +161,7 @@ def _start(start: dict[str, Any], limits: dict[str, Any]) -> int:
     except OSError as error:
         os.write(2, f"{error.filename or start['words'][0]}: {error.strerror}\n".encode())
     finally:
-        os._exit(127)
+        os._exit(NOT_STARTED)
 
 
 def _die_with(parent: int) -> None:
@@ -213,7 +215,7 @@ def _in_namespaces(view: dict[str, Any], directory: str, own: str) -> None:
 def _end_like(reads: int, init: int) -> None:
     words = os.read(reads, 16)
     os.waitpid(init, 0)
-    code = int(words or 127)
+    code = int(words or NOT_STARTED)
     if code < 0:
         with suppress(OSError):  # KILL and STOP have no handler
             signal.signal(-code, signal.SIG_DFL)

@@ -193,6 +193,9 @@ class ScratchServer:
                 connection.read_response()
                 return connection
             self._wait_for_end(POLL_SECONDS)
+            if self._ended == f"exit code {keeper.NOT_STARTED}":
+                words = last_words([redacted(each, ()) for each in self.log()]) or "its log is empty"
+                raise UnavailableError(f"The scratch server could not be started: {words}.")
             if self._ended:
                 raise ScratchEndedError(self._ended, self.log())
             if self._left() <= POLL_SECONDS:
@@ -203,7 +206,7 @@ class ScratchServer:
         assert self._keeper.stdout  # noqa: S101 - likewise
         if select.select([self._keeper.stdout], [], [], seconds)[0]:
             code = os.read(self._keeper.stdout.fileno(), 64).decode().split()
-            number = int(code[-1]) if code else 127
+            number = int(code[-1]) if code else keeper.NOT_STARTED
             self._ended = f"signal {-number}" if number < 0 else f"exit code {number}"
 
     def _left(self) -> float:

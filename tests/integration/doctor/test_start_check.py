@@ -309,3 +309,21 @@ def test_the_heartbeat_has_the_newest_result(site):
     lines(site)
     wait_for(lambda: facts()[0] == "yes")
     wait_for(lambda: not [each for each in threading.enumerate() if each.name == "start-check"])
+
+
+def test_a_program_and_a_module_behind_links_in_a_hidden_directory(site, module, binary, tmp_path):
+    """A scratch server does not see /tmp."""
+    (tmp_path / "bin").symlink_to(binary.parent)
+    (tmp_path / "lib").symlink_to(module("base").parent)
+    site.start()
+    lines(site, f"loadmodule {tmp_path}/lib/base.so")
+    assert check_start_now(settings_from(site.environ), f"{tmp_path}/bin/{binary.name}").result == "yes"
+
+
+def test_a_program_that_the_kernel_does_not_start(site, tmp_path):
+    program = tmp_path / "server"
+    program.write_bytes(b"\x7fELF")
+    program.chmod(0o755)
+    site.start()
+    found = check_start_now(settings_from(site.environ), str(program))
+    assert (found.result, "could not be started: " in found.reason) == ("unknown", True)
