@@ -122,10 +122,15 @@ class Machine:
     def restart(self) -> None:
         """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
+        wait_for(self._rewrites_no_aof)  # a server that writes its first one refuses SHUTDOWN
         once = Retry(NoBackoff(), 0)  # a repeated SHUTDOWN would end the next process too
         with redis.Redis(unix_socket_path=str(self.socket), retry=once) as client, suppress(redis.ConnectionError):
             client.execute_command("SHUTDOWN", "SAVE", "NOW")
         wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
+
+    def _rewrites_no_aof(self) -> bool:
+        found = self.info("persistence")
+        return bool(found["aof_rewrite_in_progress"] == found["aof_rewrite_scheduled"] == 0)
 
     def call(self, *words: Any) -> Any:
         with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:

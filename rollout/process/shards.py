@@ -25,7 +25,7 @@ _MOVED = ("former_shard", "moved_at")
 _PLACE = ("shard", "role", "master", "depth", "replicas", "unmanaged", "ignored", "unmanaged_master")
 #: Decoded by msgspec, which takes a fifth of Django's time.
 _LISTS = ("replicas", "unmanaged", "ignored")
-_read_facts = Decoder(ServerFacts).decode
+read_facts = Decoder(ServerFacts).decode
 _read_list = Decoder(tuple[str, ...]).decode
 
 
@@ -42,7 +42,7 @@ def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:
     facts |= {name: row.facts for name, row in news.items()}
     addresses = dict(members().order_by("name").values_list("name", "address"))
     servers = [
-        Server(node=name, address=address, facts=_read_facts(facts[name]))
+        Server(node=name, address=address, facts=read_facts(facts[name]))
         for name, address in addresses.items()
         if name in facts
     ]

@@ -6,16 +6,17 @@ then, its row keeps the older place, and its agent returns an operation that is 
 
 from collections.abc import Collection, Iterable
 from copy import copy
+from dataclasses import replace
 from datetime import datetime
 
 from msgspec import convert
 from msgspec.json import encode
 
 from rollout.domain.node.pace import full_after, is_limited
-from rollout.domain.topology.servers import facts_of, replication_of
+from rollout.domain.topology.servers import ServerFacts, facts_of, replication_of
 from rollout.messages import Heartbeat, ServerState, SlotMigration
 from rollout.models import ShardMember
-from rollout.process.shards import as_stored, members, place_members, write_members
+from rollout.process.shards import as_stored, members, place_members, read_facts, write_members
 from rollout.readiness import why_not_ready
 
 #: Changes of one node's place that are recorded at once. After them, one is recorded each `SECONDS`.
@@ -56,13 +57,25 @@ def _row(heartbeat: Heartbeat, before: ShardMember | None, now: datetime) -> Sha
     row.migrations = as_stored(state.migrations or ())
     if before is not None and not state.role:
         return row  # the server is away, and its place stays
-    host, replication, facts = heartbeat.host, as_stored(replication_of(state)), encode(facts_of(state)).decode()
+    host, replication = heartbeat.host, as_stored(replication_of(state))
+    facts = encode(_facts(state, before)).decode()
     if (row.host, row.facts) != (host, facts):
         if is_limited(row.pace, now.timestamp(), burst=BURST, seconds=SECONDS):
             return row
         row.pace = full_after(row.pace, now.timestamp(), burst=BURST, seconds=SECONDS)
     row.host, row.replication, row.facts = host, replication, facts
     return row
+
+
+def _facts(state: ServerState, before: ShardMember | None) -> ServerFacts:
+    """Return the facts of the server. While it loads its data, it does not say by which names others know it: then it has
+    those from before, or its master would have a replica that is no node."""
+    facts = facts_of(state)
+    if before is None or not before.facts or facts.addresses:
+        return facts
+    former = read_facts(before.facts)
+    kept = {name: getattr(former, name) for name in ("addresses", "network", "node_id", "replica_ids")}
+    return replace(facts, **kept)
 
 
 def _judge(row: ShardMember, state: ServerState, others: Iterable[ShardMember], now: datetime) -> None:

@@ -52,6 +52,16 @@ def test_a_master_two_replicas_and_a_replica_of_a_replica():
     }
 
 
+def test_a_replica_that_loads_its_data_stays_the_replica_of_its_master():
+    """It then does not say by which addresses others know it."""
+    fleet(2)
+    say(beat("n0000", master_of("a:2", addresses=("a:1",))), beat("n0001", replica_of("a:1", addresses=("a:2",))))
+    loads = {"loading": True, "problem": ServerProblem.SERVER_LOADING}
+    say(beat("n0001", replica_of("a:1", **loads)))
+    assert (member("n0000").replicas, member("n0000").unmanaged) == (["n0001"], [])
+    assert member("n0001").not_ready == "server_not_ready"
+
+
 def test_a_failover_moves_all_members():
     fleet(3)
     say(
