@@ -1,0 +1,96 @@
+"""A node that lies about its server makes no other server change out of order."""
+
+from typing import Any
+
+import pytest
+
+from rollout.messages import Action
+from rollout.models import ShardMember
+from rollout.services.ignored_replicas import ignore_replica
+from tests.recorded_fleet import installed, join, operation, start, upload
+from tests.recorded_shards import beat, master_of, member, replica_of, say
+
+pytestmark = pytest.mark.django_db
+
+ALL: dict[str, Any] = {"canary": 0, "max_parallel": "100%", "max_failures": "100%"}
+CLUSTER: dict[str, Any] = {"cluster_enabled": True, "cluster_state": "ok", "migrations": ()}
+GREET: dict[str, Any] = {"modules": [installed()]}
+STATES = {
+    "m": master_of("a:2", "a:3", addresses=("a:1",)),
+    "r1": replica_of("a:1", addresses=("a:2",)),
+    "r2": replica_of("a:1", addresses=("a:3",)),
+}
+
+
+@pytest.fixture
+def shard():
+    """A master with two replicas, and another node that lies."""
+    upload()
+    upload("other", content="c9")
+    join(*STATES, "liar")
+    say(*(beat(name, state) for name, state in STATES.items()))
+
+
+def lie(state):
+    """Let the liar say this, and let the time be over in which both shards of a node that moves count."""
+    say(beat("liar", state))
+    ShardMember.objects.update(moved_at=None, former_shard="")
+
+
+def test_it_claims_the_address_of_a_master(shard):
+    lie(master_of(addresses=("a:1",)))
+    say(beat("m", STATES["m"]), *(beat(name, STATES[name], **GREET) for name in ("r1", "r2")))
+    first = start(nodes=("m",), careful=ALL)
+    second = start(nodes=("r1",), module_name="other", careful=ALL)
+    assert sorted((operation(first, "m").phase, operation(second, "r1").phase)) == ["queued", "scheduled"]
+
+
+def test_it_claims_the_cluster_node_id_of_a_master():
+    upload()
+    join("m", "r", "liar")
+    say(
+        beat("m", master_of("a:2", addresses=("a:1",), node_id="1" * 40, replica_node_ids=("2" * 40,), **CLUSTER)),
+        beat("r", replica_of("a:1", addresses=("a:2",), node_id="2" * 40, master_node_id="1" * 40, **CLUSTER)),
+    )
+    lie(master_of(addresses=("e:1",), node_id="1" * 40, **CLUSTER))
+    assert member("m").shard == member("r").shard
+
+
+def test_no_person_can_ignore_the_address_that_it_claims(shard):
+    """A plan names the address, and a person may believe that it is no node."""
+    for address in ("a:2", "a:3"):
+        ignore_replica(address, reason="It is no node.")
+    lie(master_of(addresses=("a:2", "a:3")))
+    assert (member("m").unmanaged, member("m").ignored) == (["a:2", "a:3"], [])
+
+
+def test_it_claims_two_unmanaged_replicas():
+    upload()
+    join("m", "liar")
+    say(beat("m", master_of("u:1", "u:2", addresses=("a:1",))))
+    say(beat("liar", replica_of("a:1", addresses=("u:1", "u:2")), **GREET))
+    assert member("m").unmanaged == ["u:1", "u:2"]
+
+
+def test_it_lists_a_stranger_between_a_master_and_its_replica():
+    upload()
+    join("m", "r", "a-liar")
+    own = beat("m", master_of("x:1", addresses=("a:1",))), beat("r", replica_of("x:1", addresses=("a:2",)))
+    say(*own)
+    ignore_replica("x:1", reason="It is decommissioned.")
+    say(beat("a-liar", master_of("x:1", addresses=("e:1",))))
+    ShardMember.objects.update(moved_at=None, former_shard="")
+    assert member("m").replicas == ["r"]
+    say(*own)
+    uid = start(nodes=("m", "r"), careful=ALL)
+    assert operation(uid, "m").phase != "queued"
+
+
+def test_places_are_right_again_without_it(shard):
+    before = {row.node: (row.shard, row.master, row.replicas) for row in ShardMember.objects.exclude(node="liar")}
+    lie(master_of(addresses=("a:1", "a:2")))
+    say(beat("liar", master_of(addresses=("e:1",))))
+    assert before == {
+        row.node: (row.shard, row.master, row.replicas) for row in ShardMember.objects.exclude(node="liar")
+    }
+    assert start(nodes=("m", "r1", "r2"), action=Action.INSTALL, careful=ALL)
