@@ -71,7 +71,7 @@ def _facts(state: ServerState, before: ShardMember | None) -> ServerFacts:
     """Return the facts of the server. While it loads its data, it does not say by which names others know it: then it has
     those from before, or its master would have a replica that is no node."""
     facts = facts_of(state)
-    if before is None or not before.facts or facts.addresses:
+    if before is None or not before.facts or not state.loading:
         return facts
     former = read_facts(before.facts)
     kept = {name: getattr(former, name) for name in ("addresses", "network", "node_id", "replica_ids")}

@@ -317,7 +317,7 @@ def test_a_program_and_a_module_behind_links_in_a_hidden_directory(site, module,
     (tmp_path / "lib").symlink_to(module("base").parent)
     site.start()
     lines(site, f"loadmodule {tmp_path}/lib/base.so")
-    assert check_start_now(settings_from(site.environ), f"{tmp_path}/bin/{binary.name}").result == "yes"
+    assert check_start_now(settings_from(site.environ), tmp_path / "bin" / binary.name).result == "yes"
 
 
 def test_a_program_that_the_kernel_does_not_start(site, tmp_path):
@@ -325,5 +325,5 @@ def test_a_program_that_the_kernel_does_not_start(site, tmp_path):
     program.write_bytes(b"\x7fELF")
     program.chmod(0o755)
     site.start()
-    found = check_start_now(settings_from(site.environ), str(program))
+    found = check_start_now(settings_from(site.environ), program)
     assert (found.result, "could not be started: " in found.reason) == ("unknown", True)

@@ -10,10 +10,11 @@ from django.utils import timezone
 from artifacts_app.manifest import Member, files_digest
 from artifacts_app.models import Build
 from rollout.delivery.commands import commands_of
-from rollout.delivery.scratch_successes import MOST_KEYS, forget_successes_of_deleted_builds
+from rollout.delivery.scratch_successes import forget_successes_of_deleted_builds
 from rollout.messages import Action, Phase, ScratchLoad, scratch_key
 from rollout.models import NodeModule, Operation, ScratchSuccess
 from rollout.process.advance import advance
+from rollout.queries.learned import MOST_KEYS
 from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import fleet, installed, inventory, join, say, start
 from tests.recorded_modules import load_on, package, released
