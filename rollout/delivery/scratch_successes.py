@@ -24,7 +24,7 @@ def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation
             continue
         if operation.module_name != each.module_name or not operation.content_sha256:
             continue
-        rows[each.scratch.key] = ScratchSuccess(
+        rows[operation.content_sha256, each.scratch.key] = ScratchSuccess(
             key=each.scratch.key,
             content_sha256=operation.content_sha256,
             node=each.node,
@@ -32,7 +32,9 @@ def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation
             recorded_at=now,
         )
     if rows:
-        ScratchSuccess.objects.bulk_create(sorted(rows.values(), key=attrgetter("key")), ignore_conflicts=True)
+        ScratchSuccess.objects.bulk_create(
+            sorted(rows.values(), key=attrgetter("content_sha256", "key")), ignore_conflicts=True
+        )
         _forget({row.content_sha256 for row in rows.values()})
 
 

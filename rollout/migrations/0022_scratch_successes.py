@@ -13,7 +13,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='ScratchSuccess',
             fields=[
-                ('key', models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key', models.CharField(max_length=64)),
                 ('content_sha256', models.CharField(db_index=True, max_length=64)),
                 ('node', models.CharField(max_length=128)),
                 ('learned', models.JSONField()),
@@ -21,6 +22,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'verbose_name_plural': 'scratch successes',
+                'constraints': [models.UniqueConstraint(fields=('content_sha256', 'key'), name='one_success_for_a_build_and_key')],
             },
         ),
     ]

@@ -153,8 +153,8 @@ class Dispatch(models.Model):
 class ScratchSuccess(models.Model):
     """A load in a scratch server that has succeeded on a node: nodes that can run none rely on it."""
 
-    #: `messages.scratch_key`.
-    key = models.CharField(primary_key=True, max_length=64)
+    #: `messages.scratch_key`, as the node says.
+    key = models.CharField(max_length=64)
     content_sha256 = models.CharField(max_length=64, db_index=True)
     #: The node that has reported it first, and its `messages.ScratchLoad`.
     node = models.CharField(max_length=128)
@@ -163,6 +163,10 @@ class ScratchSuccess(models.Model):
 
     class Meta:
         verbose_name_plural = "scratch successes"
+        constraints: ClassVar = [
+            # A node that lies about the key takes none from another build.
+            models.UniqueConstraint(fields=["content_sha256", "key"], name="one_success_for_a_build_and_key")
+        ]
 
     def __str__(self) -> str:
         return self.key

@@ -10,6 +10,7 @@ from rollout.domain.errors import InvalidRolloutError, UnmanagedReplicaError
 from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.turns import Fleet, Place, Turn, master_goes_first, out_of_order
+from rollout.domain.topology.addresses import is_replica_address
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Capability, Reason
 from rollout.models import Node, NodeModule, ShardMember
@@ -174,7 +175,9 @@ def refuse_without_domain(label: str, nodes: Sequence[Node]) -> None:
 
 
 def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]]) -> str:
-    first = next(iter(replicas.values()))[0]
+    # Nodes have reported the addresses, and a person may paste the command into a shell.
+    found = (each for addresses in replicas.values() for each in addresses if is_replica_address(each))
+    first = next(found, "ADDRESS")
     named = [f"{node} ({some_of(addresses)})" for node, addresses in replicas.items()]
     return (
         f"These nodes have replicas that are no nodes of the fleet, and would lose writes: {some_of(named)}. Add an agent to "

@@ -13,6 +13,8 @@ from rollout.messages import Reason
 POLL_SECONDS = 1.0
 #: A wait that lasts is recorded again, with its duration, after so many seconds.
 NOTED_AGAIN_SECONDS = 600.0
+#: A wait for another reason is recorded after so many seconds: a server may change its reason with each heartbeat.
+CHANGED_SECONDS = 30.0
 #: A wait that was not recorded for so long has ended in between, as in a frozen fleet, seconds.
 WAIT_ENDED_SECONDS = 2 * NOTED_AGAIN_SECONDS
 #: The pause after the second release that an agent has returned, and the longest one, seconds. They double in between.
@@ -160,8 +162,9 @@ class Releasable:
             message = f"{candidate.node} waited{lasting} for {block.text}."
             self.unfit.append(Waiting(node=candidate.node, reason=reason, message=message))
             return
-        if candidate.reason == reason and candidate.noted_at is not None:
-            again = candidate.noted_at + timedelta(seconds=NOTED_AGAIN_SECONDS)
+        if candidate.noted_at is not None:
+            pause = NOTED_AGAIN_SECONDS if candidate.reason == reason else CHANGED_SECONDS
+            again = candidate.noted_at + timedelta(seconds=pause)
             if again > self.now:
                 self._wake(min(again, since + deadline))
                 return

@@ -43,3 +43,11 @@ def checked(address: str) -> str:
 def checked_replica(address: str) -> str:
     """Return the address or the cluster node id that a person has given. Raises: `InvalidAddressError`."""
     return address if _NODE_ID.fullmatch(address) else checked(address)
+
+
+def is_replica_address(text: str) -> bool:
+    """Return True if a person can give the text as it is. It has no character with a meaning for a shell."""
+    try:
+        return checked_replica(text) == text
+    except InvalidAddressError:
+        return False

