@@ -6,7 +6,7 @@ from typing import Any
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from artifacts_app.manifest import Member
-from eventstore import Append, append, begun_by, head, load_states, projections
+from eventstore import Append, append, begun_by, database_now, head, load_states, projections
 from rollout.delivery import ingestion
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import NodeJoined, actor_of, node_stream
@@ -205,6 +205,13 @@ def silence(*names: str, seconds: float = 1000) -> None:
     for row in Liveness.objects.filter(node__in=names):
         row.last_seen -= timedelta(seconds=seconds)
         row.save()
+
+
+def hear(*names: str) -> None:
+    """The nodes were last heard of now."""
+    from rollout.models import Liveness
+
+    Liveness.objects.filter(node__in=names).update(last_seen=database_now())
 
 
 def overdue(*names: str) -> None:

@@ -28,7 +28,7 @@ from tests.fleet import ROOT
 from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import new_database
 from tests.plugins.server import wait_for_port
-from tests.recorded_fleet import join, upload
+from tests.recorded_fleet import hear, join, upload
 from tests.waiting import PATIENCE
 
 NODES = ("n1", "n2", "n3")
@@ -129,6 +129,7 @@ def run(environ: dict[str, str]) -> Callable[..., Result]:
 @pytest.fixture
 def module(control: Control) -> str:
     """Name of a module that has a build, for this test alone."""
+    hear(*NODES)  # they send no heartbeats, and the tests before may have taken long
     name = f"module{next(_numbers)}"
     upload(module_name=name)
     return name
