@@ -230,6 +230,7 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
         backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
+        retried=_group(waiting.filter(attempt__gt=1)),
         needs=timeline.started.needs,
         frozen=freeze_in_words(),
     )
