@@ -1,6 +1,7 @@
 """Call the REST API: JSON documents in and out, and two kinds of errors."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from types import TracebackType
@@ -62,10 +63,15 @@ NEXT_STEPS: Mapping[str, str] = {
 }
 
 
+_UID = re.compile(r"\b[0-9a-f]{32}\b")
+
+
 class RefusedError(CommandError):
     """The control plane answered with an error."""
 
-    def __init__(self, *, status: int, error_code: str, description: str, retry_after: str = "") -> None:
+    def __init__(
+        self, *, status: int, error_code: str, description: str, retry_after: str = "", path: str = ""
+    ) -> None:
         self.status = status
         self.error_code = error_code
         self.description = description
@@ -73,9 +79,20 @@ class RefusedError(CommandError):
         self.retry_after = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
         says_when = "try again in" in description
         later = f"Try again in {retry_after} s." if retry_after and not says_when else ""
-        super().__init__(" ".join(filter(None, (_sentence(description), later, NEXT_STEPS.get(error_code, "")))))
+        super().__init__(
+            " ".join(filter(None, (_sentence(description), later, _next_step(error_code, description, path))))
+        )
         if status in {httpx.codes.BAD_REQUEST, httpx.codes.UNAUTHORIZED}:
             self.code = ExitCode.USAGE
+
+
+def _next_step(error_code: str, description: str, path: str) -> str:
+    """Return the next step, with the uid of the rollout that the refusal names, else of the one that the request was for."""
+    # A rollout in progress that refuses a request is another one than that of the path.
+    places = (description,) if error_code == "rollout_in_progress" else (description, path)
+    uids = [uid for place in places for uid in _UID.findall(place)]
+    step = NEXT_STEPS.get(error_code, "")
+    return step.replace("UID", uids[0]) if uids else step
 
 
 class UnreachableError(CommandError):
@@ -182,6 +199,7 @@ class Client:
                 error_code=str(body["error_code"]),
                 description=str(body["description"]),
                 retry_after=response.headers.get("Retry-After", ""),
+                path=response.request.url.path,
             )
         except (ValueError, KeyError, TypeError):
             if response.status_code in GATEWAY_ERRORS:

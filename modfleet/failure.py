@@ -6,7 +6,8 @@ from enum import IntEnum
 class ExitCode(IntEnum):
     #: Done. A watched rollout succeeded, or rolled another one back.
     SUCCEEDED = 0
-    #: The control plane refused the request, or a watched rollout did not succeed.
+    #: The control plane refused the request, or a watched rollout did not succeed, or skipped all nodes and none has what it
+    #: asks for.
     FAILED = 1
     #: The command, a file, a setting or the credentials are wrong.
     USAGE = 2
@@ -23,7 +24,7 @@ class ExitCode(IntEnum):
 #: Shown at the end of the help.
 EXIT_CODES = """Exit codes:
 0: Done. A watched rollout succeeded, or rolled another one back.
-1: Refused. A watched rollout did not succeed.
+1: Refused. A watched rollout did not succeed, or skipped all nodes and none has what it asks for.
 2: The command, a file, a setting or the credentials are wrong.
 3: The watched rollout waits for a person: it is paused, waits at a gate, or needs approval.
 4: The control plane cannot be reached.

@@ -34,6 +34,8 @@ FINAL = frozenset(
     }
 )
 FAILED = ["failed", "timed_out"]
+#: Reasons of skipped nodes that have what the rollout asks for.
+DONE_BEFORE = frozenset({"already_installed", "not_installed"})
 
 
 class StillRunningError(CommandError):
@@ -224,6 +226,15 @@ def exit_code(rollout: Document) -> ExitCode | None:
     if rollout["phase"] in {"paused", "pending_approval"} or gated_wave(rollout) is not None:
         return ExitCode.WAITS_FOR_PERSON
     return None
+
+
+def not_done(api: Client, rollout: Document) -> tuple[Document, ...]:
+    """Return all nodes, if the rollout has succeeded although each node was skipped and none has what it asks for; else nothing."""
+    progress = rollout["progress"]
+    if rollout["phase"] != "succeeded" or not progress["skipped"] or progress["skipped"] < progress["total"]:
+        return ()
+    nodes = tuple(api.every(path_to(ROLLOUTS, rollout["uid"], "nodes")))
+    return () if any(each["reason"] in DONE_BEFORE for each in nodes) else nodes
 
 
 def gated_wave(rollout: Document) -> int | None:

@@ -223,7 +223,9 @@ def abort(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
 @builds(session=open_session)
 def retry(uid: RolloutUid, session: Session) -> None:
     """Retry the failed nodes of a rollout. If it has ended, a new rollout does this."""
-    _send_verb(session, uid, "retry")
+    rollout = _send_verb(session, uid, "retry")
+    if rollout["phase"] == "paused":
+        session.note(f"The nodes are tried again only after it is resumed. Run `modfleet rollout resume {uid}`.")
 
 
 @app.command()
@@ -293,13 +295,14 @@ def report(uid: RolloutUid, session: Session) -> None:
         session.print_file(session.api.text(path, format="csv"))
 
 
-def _send_verb(session: Session, uid: str, verb: str, body: Document = None) -> None:
-    rollout = session.api.post(path_to(ROLLOUTS, uid, verb), body)
+def _send_verb(session: Session, uid: str, verb: str, body: Document = None) -> Document:
+    rollout: Document = session.api.post(path_to(ROLLOUTS, uid, verb), body)
     session.show(rollout, _phase_in_words)
     if left := rollout.get("left_alone", {}).get("text"):
         session.note(printable(left))
     if rollout["uid"] != uid:
         _suggest_watch(session, rollout)
+    return rollout
 
 
 def _suggest_watch(session: Session, rollout: Document) -> None:

@@ -17,7 +17,7 @@ from eventstore import in_words
 from modfleet.client import Document
 from modfleet.commands.session import Session, in_a_line, printable, table
 from modfleet.failure import ExitCode
-from modfleet.watch import FINAL, Snapshot, attempt_in_words, exit_code, failed_attempts, next_step, snapshots
+from modfleet.watch import FINAL, Snapshot, attempt_in_words, exit_code, failed_attempts, next_step, not_done, snapshots
 
 #: What fits on a screen.
 WAVES_SHOWN, FAILURES_SHOWN = 12, 10
@@ -56,6 +56,11 @@ def watch_rollout(session: Session, uid: str, *, timeout: float | None, until_th
     except KeyboardInterrupt:
         session.note(f"The rollout continues. To watch it again, run `modfleet rollout watch {uid}`.")
         raise
+    if nodes := not_done(session.api, rollout):
+        code, first = ExitCode.FAILED, nodes[0]
+        who = "the only node was skipped." if len(nodes) == 1 else f"all {len(nodes)} nodes were skipped. For example,"
+        why = f"{first['reason']}: {first['message']}" if first["message"] else first["reason"]
+        session.note(printable(f"Nothing was changed: {who} {first['node']}: {why}"))
     if step := next_step(rollout):
         session.note(step)
     return ExitCode.SUCCEEDED if code is None else code

@@ -194,7 +194,8 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.DATA_IN_USE: Words(
         "The server has keys of the module's data types, or may have some.",
-        "Delete these keys, or keep the module. Then retry.",
+        "Keep the module. Or delete these keys, then restart the server without the module: the server never unloads a module "
+        "that exports data types.",
     ),
     Reason.IN_USE: Words(
         "The module's commands were called in the last 10 minutes, or may have been.",

@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from rollout.domain.errors import InvalidRolloutError, UnmanagedReplicaError
 from rollout.domain.placement.commands import Skip
+from rollout.domain.reasons import WORDS
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.turns import Fleet, Place, Turn, master_goes_first, out_of_order
 from rollout.domain.topology.addresses import is_replica_address
@@ -137,7 +138,8 @@ class ShardOrder:
             if block is not None and block.reason == Reason.UNMANAGED_REPLICA:
                 unmanaged[name] = place.unmanaged
             elif block is not None and block.reason is not None:
-                skips[name] = block.reason, f"{name} would wait without end for {block.text}."
+                hint = WORDS[block.reason].hint
+                skips[name] = block.reason, f"{name} is skipped, because it would have to wait for {block.text}. {hint}"
                 continue
             loaded.pop(name, None)
             loaded |= {} if turn.target is None else {name: turn.target}

@@ -1,7 +1,8 @@
 """Refuses to remove a module whose commands were called lately, by the newest heartbeats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from eventstore import database_now
 from rollout.domain.errors import CommandsInUseError
@@ -34,9 +35,14 @@ def refuse_if_used(module_name: str, version: int, nodes: Sequence[Node], observ
         clients = f" Newest clients: {', '.join(module['clients'])}." if module.get("clients") else ""
         raise CommandsInUseError(
             f"Commands of {module_name} were called in the last 10 minutes on {some_of([name for name, _ in used])}. "
-            f"On {node}: {module['recent_calls']} calls, most of them of {module['most_called']}.{clients} "
+            f"On {node}: {_calls(module)}.{clients} "
             'Stop these clients and retry 10 minutes later, or send "even_if_used": true.'
         )
+
+
+def _calls(module: Mapping[str, Any]) -> str:
+    count, most = module["recent_calls"], module["most_called"]
+    return f"1 call, of {most}" if count == 1 else f"{count} calls, most of them of {most}"
 
 
 def _is_loaded(module_name: str, version: int, node: Node, observed: Observed) -> bool:

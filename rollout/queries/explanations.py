@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subquery, When
@@ -33,7 +34,8 @@ from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
 from rollout.queries.failures import failures_of
 from rollout.queries.freeze import freeze_in_words
-from rollout.queries.harm import harmed_nodes, since_success
+from rollout.queries.harm import since_success
+from rollout.queries.lost import lost_nodes
 from rollout.queries.node_documents import drift_reason
 from rollout.queries.operations import IN_PROGRESS, operation_row
 from rollout.queries.rollouts import rollout_row
@@ -65,7 +67,7 @@ def of_rollout(uid: str) -> Answer:
     reason = timeline.state.reason
     failures = failures_of(uid)
     notes = [] if timeline.state.phase.is_final else _notes(uid)
-    more = (*_skipped(uid), *notes, *_said_by_servers(failures), *_harmed(timeline))
+    more = (*_skipped(uid), *notes, *_said_by_servers(failures), *_lost(timeline))
     why = replace(why, summary=" ".join((why.summary, *more)))
     document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
     document |= {"notes": notes, "failures": failures}
@@ -119,11 +121,11 @@ def _said_by_servers(failures: Sequence[dict[str, Any]]) -> list[str]:
     return [sentence(each["text"]) for each in failures if each["line"]]
 
 
-def _harmed(timeline: "_Timeline") -> list[str]:
-    """Return how the servers of the first harmed nodes were harmed, as sentences; nothing after the end of the rollout."""
+def _lost(timeline: "_Timeline") -> list[str]:
+    """Return the state of the first lost nodes, as sentences; nothing after the end of the rollout."""
     if timeline.state.phase.is_final:
         return []
-    return [f"{node}: {harm}" for node, harm in list(harmed_nodes(timeline.row).items())[:MOST_NAMED]]
+    return [f"{node}: {state}" for node, (_, state) in islice(lost_nodes(timeline.row).items(), MOST_NAMED)]
 
 
 def _document(why: Why) -> dict[str, Any]:
@@ -228,6 +230,7 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         draining=_group(waiting.filter(node_phase=NodePhase.DRAINING)),
         behind=_group(waiting.filter(behind=True)),
         backing_off=_group(waiting.filter(ready_at__gt=database_now()), Min("ready_at")),
+        retried=_group(waiting.filter(attempt__gt=1)),
         needs=timeline.started.needs,
         frozen=freeze_in_words(),
     )

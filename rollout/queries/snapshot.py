@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.db.models import Exists, Min, Q, QuerySet
 
-from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED, WOULD_NOT_START
+from rollout.domain.node.health import WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.rollout.releasable import Releasable
@@ -13,10 +13,10 @@ from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
 from rollout.messages import Action, Phase, Reason
-from rollout.models import FleetFreeze, Node, NodeModule, Operation, Rollout
+from rollout.models import FleetFreeze, Node, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.freeze import newest_freeze
-from rollout.queries.harm import harmed_nodes
+from rollout.queries.lost import lost_nodes
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
 from rollout.queries.restoration import Restoration, restoration_of
@@ -56,7 +56,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     return Snapshot(
         now=now,
         counts=counts,
-        waves=wave_counts(row, _lost(uid, row)),
+        waves=wave_counts(row, _lost(row)),
         ready=tuple(found.ready),
         blocked=tuple(found.blocked),
         waits=tuple(found.waits),
@@ -101,7 +101,7 @@ def wave_counts(row: Rollout, lost: Sequence[int]) -> tuple[WaveCounts, ...]:
 def bad_nodes(uid: str) -> tuple[int, ...]:
     """Return how many nodes of each wave have failed or are lost."""
     row = Rollout.objects.get(uid=uid)
-    return tuple(each.bad for each in wave_counts(row, _lost(uid, row)))
+    return tuple(each.bad for each in wave_counts(row, _lost(row)))
 
 
 def _phase_counted(counter: str) -> Phase:
@@ -181,27 +181,11 @@ def _healthy(uid: str) -> int:
     return rows.exclude(node__in=offline).count()
 
 
-def _lost(uid: str, row: Rollout) -> list[int]:
-    """Return by wave how many nodes have succeeded, and are offline, have no usable server, or have drifted since. After a
-    soak has begun, also those whose server was harmed.
-
-    A failed check of the doctor is no sign that the module has harmed the node.
-    """
+def _lost(row: Rollout) -> list[int]:
+    """Return by wave how many nodes are lost."""
     lost = [0] * len(row.waves)
-    if not row.succeeded:
-        return lost
-    is_lost = Q(phase=NodePhase.OFFLINE) | (
-        Q(phase=NodePhase.DEGRADED) & ~Q(degraded_reason__in=[DOCTOR_FAILED, NOT_EXAMINED])
-    )
-    lost_nodes = list(Node.objects.filter(is_lost).values_list("name", flat=True))
-    if row.action == Action.INSTALL:
-        drifted = NodeModule.objects.filter(module_name=row.module_name, version=row.version, drifted_at__isnull=False)
-        lost_nodes += drifted.values_list("node", flat=True)
-    lost_nodes += harmed_nodes(row)
-    if lost_nodes:
-        rows = Operation.objects.filter(rollout=uid, node__in=set(lost_nodes), phase=Phase.SUCCEEDED, wave__gte=0)
-        for wave in rows.values_list("wave", flat=True):
-            lost[wave] += 1
+    for wave, _ in lost_nodes(row).values():
+        lost[wave] += 1
     return lost
 
 

@@ -108,6 +108,9 @@ def _clients(session: Session, recent: RecentCalls) -> str:
     return f" Newest clients: {', '.join(names)}." if names else ""
 
 
+_ONLY_A_RESTART = "Without such keys it also stays loaded: it exports data types, so only a restart of the server without it removes it."
+
+
 def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
     name = f"{loaded.name} {loaded.version}"
     seconds = operation.deadline.remaining()
@@ -119,17 +122,18 @@ def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
         raise Failure(
             Reason.DATA_IN_USE,
             f"It is not known if there are keys of {name}: {KEYS_SECONDS:g} s were not enough to look at all keys. "
-            "Keep the module.",
+            f"Keep the module. {_ONLY_A_RESTART}",
         ) from None
     except RefusedError as error:
         raise Failure(
             Reason.DATA_IN_USE,
             f"It is not known if there are keys of {name}: {str(error).rstrip('.')}. Allow the agent to look: "
-            f"ACL SETUSER {user} %R~* +select +scan +type. Then retry.",
+            f"ACL SETUSER {user} %R~* +select +scan +type. {_ONLY_A_RESTART}",
         ) from error
     if key is not None:
         raise Failure(
-            Reason.DATA_IN_USE, f"{_found(key)} {name} may need it. Delete all keys of that type, then retry."
+            Reason.DATA_IN_USE,
+            f"{_found(key)} {name} may need it. Keep the module, or delete all keys of that type first. {_ONLY_A_RESTART}",
         )
 
 

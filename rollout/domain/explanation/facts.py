@@ -31,8 +31,8 @@ class RolloutFacts:
     it retries or rolls back, and nodes that its rollback leaves unchanged.
 
     `in_progress`: nodes that were released. `silent`: those of them that are offline. The other groups are of scheduled
-    nodes that may be released: offline, degraded, draining, behind an older operation, or waiting for a retry. `needs`:
-    rollouts that must succeed first. `frozen`: who froze the fleet, and why.
+    nodes that may be released: offline, degraded, draining, behind an older operation, waiting for a retry, or retried and
+    not released yet. `needs`: rollouts that must succeed first. `frozen`: who froze the fleet, and why.
     """
 
     since: datetime
@@ -47,6 +47,7 @@ class RolloutFacts:
     draining: Nodes = Nodes()
     behind: Nodes = Nodes()
     backing_off: Nodes = Nodes()
+    retried: Nodes = Nodes()
     needs: tuple[str, ...] = ()
     frozen: str = ""
 

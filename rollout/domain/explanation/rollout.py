@@ -92,7 +92,12 @@ def _waits(state: RolloutState, started: RolloutStarted, snapshot: Snapshot, fac
         return
     match state.phase:
         case RolloutPhase.PAUSED:
-            yield Wait(what=Rule.MANUAL, text="a person to resume it, roll it back or abort it")
+            retried = (
+                f"; {facts.retried} will be tried again only after `modfleet rollout resume {started.rollout}`"
+                if facts.retried.count
+                else ""
+            )
+            yield Wait(what=Rule.MANUAL, text=f"a person to resume it, roll it back or abort it{retried}")
             yield from waits_in_progress(facts)
         case RolloutPhase.ABORTING:
             yield from waits_in_progress(facts)

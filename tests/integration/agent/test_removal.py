@@ -54,6 +54,7 @@ def test_a_key_of_its_type_in_any_database(site, keeps, database):
     report = refused(site, keeps, has_types=True, even_if_used=True)
     assert report.reason is Reason.DATA_IN_USE
     assert f"Database {database} has a key of the data type modkeeps1" in report.message
+    assert "only a restart of the server without it removes it" in report.message
 
 
 @AOF_OFF

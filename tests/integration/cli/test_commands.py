@@ -309,7 +309,7 @@ def test_verbs_of_a_rollout(run, module):
     assert answer(run("rollout", "pause", uid, "--json"))["phase"] == "paused"
     assert " is running, 0 of 3 nodes done" in run("rollout", "resume", uid).stdout
     again = run("rollout", "promote", uid)
-    assert (again.exit_code, "`modfleet rollout status UID`" in again.stderr) == (1, True)
+    assert (again.exit_code, f"`modfleet rollout status {uid}`" in again.stderr) == (1, True)
     assert answer(run("rollout", "cancel", uid, "n3", "--force", "--json"))["node"] == "n3"
     advance(uid)
     say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED, message="no symbol")
@@ -340,6 +340,19 @@ def test_a_verb_that_starts_another_rollout_says_how_to_watch_it(run, module):
     other = answer(run("rollout", "list", "--limit", "1", "--json"))[0]["uid"]
     assert uid != other
     assert shown.stderr == f"Watch it with `modfleet rollout watch {other}`.\n"
+
+
+def test_a_retry_of_a_paused_rollout_says_how_it_continues(run, module):
+    uid = begin(run, module, "--retries", "0", "--canary", "1")
+    advance(uid)
+    say(uid, "n1", Phase.FAILED, reason=Reason.LOAD_FAILED)
+    advance(uid)
+    shown = run("rollout", "retry", uid)
+    assert " is paused" in shown.stdout
+    assert f"Run `modfleet rollout resume {uid}`.\n" in shown.stderr
+    why = answer(run("rollout", "why", uid, "--json"))
+    assert f"n1 will be tried again only after `modfleet rollout resume {uid}`" in why["waits_for"][0]["text"]
+    assert run("rollout", "resume", uid).stderr == ""
 
 
 def test_the_uid_is_whole_on_a_terminal(terminal, module):

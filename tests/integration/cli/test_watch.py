@@ -13,8 +13,10 @@ from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
 from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.services.rollouts import pause_rollout, resume_rollout
+from tests import recorded_shards
 from tests.integration.cli.conftest import NODES
-from tests.recorded_fleet import join, say, silence, start
+from tests.recorded_fleet import installed, join, say, silence, start
+from tests.recorded_shards import beat, master_of, replica_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +32,14 @@ def ended(module, *, failed=()):
     uid = start(module_name=module)
     for name in NODES:
         fail(uid, name) if name in failed else say(uid, name)
+    advance(uid)
+    return uid
+
+
+def removal(run, module, *words):
+    """uid of a removal that has come as far as it can without answers of nodes."""
+    started = run("rollout", "start", module, "1", "--action", "remove", *words, "--json")
+    uid = json.loads(started.stdout)["uid"]
     advance(uid)
     return uid
 
@@ -51,6 +61,35 @@ def test_1_for_one_that_has_failed_with_the_nodes_reasons_and_the_next_step(run,
     assert shown.stderr == (
         f"`modfleet rollout why {uid}` shows the reason; `modfleet rollout retry {uid}` tries the failed nodes again.\n"
     )
+
+
+def test_1_if_every_node_was_skipped_and_none_has_what_was_asked_for(run, module):
+    """The master has the module, so its replica must not lose it first."""
+    join("top", "below")
+    has = [installed(module_name=module)]
+    recorded_shards.say(
+        beat("top", master_of("a:2", addresses=("a:1",)), modules=has),
+        beat("below", replica_of("a:1", addresses=("a:2",)), modules=has),
+    )
+    try:
+        shown = run("rollout", "watch", removal(run, module, "--node", "below"), "--timeout", "10")
+        assert (shown.exit_code, "succeeded" in shown.stdout) == (1, True)
+        assert (
+            "Nothing was changed: the only node was skipped. below: master_has_module: below is skipped" in shown.stderr
+        )
+        assert "Include the master in the rollout" in shown.stderr
+    finally:
+        for name in ("top", "below"):
+            run("nodes", "decommission", name, "--yes")
+
+
+def test_0_if_every_node_has_what_was_asked_for(run, module):
+    uid = removal(run, module)
+    for name in NODES:
+        say(uid, name, Phase.SKIPPED, reason=Reason.NOT_INSTALLED)
+    advance(uid)
+    shown = run("rollout", "watch", uid, "--timeout", "10")
+    assert (shown.exit_code, "skipped" in shown.stderr) == (0, True)
 
 
 @pytest.mark.parametrize("words", [["rollout", "watch"], ["rollout", "watch", "u", "--timeout", "soon"], ["no"]])

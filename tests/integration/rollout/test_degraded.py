@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from msgspec import to_builtins
 
+from accounts.services import update_cluster_settings
 from eventstore import StoredEvent, head
 from rollout.delivery import ingestion
 from rollout.delivery.ingestion import node_facts
@@ -18,6 +19,7 @@ from rollout.domain.node.pace import BURST
 from rollout.messages import Action, FindingStatus, Phase, Reason, ServerModule, ServerProblem, ServerState
 from rollout.models import Liveness, NodeFacts, Rollout
 from rollout.process.advance import advance
+from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.queries.snapshot import bad_nodes
 from rollout.queries.statistics import degraded_nodes, fact_counts, nodes_by_phase
@@ -34,7 +36,9 @@ from tests.recorded_fleet import (
     node,
     operation,
     phases,
+    rollout,
     say,
+    silence,
     start,
     upload,
 )
@@ -53,6 +57,17 @@ def beat(*names, facts=USABLE, doctor=(), **more):
     ingestion.record_heartbeats(
         [heartbeat_of(name, **more) | {"facts": to_builtins(facts), "doctor": doctor} for name in names]
     )
+
+
+def go_offline(name):
+    silence(name)
+    declare_silent_nodes_offline()
+
+
+def drift(name):
+    update_cluster_settings(correct_drift=False)
+    beat(name, modules=[])
+    reconcile()
 
 
 def kinds(name):
@@ -193,6 +208,30 @@ def test_a_success_after_which_the_server_would_not_start_counts_as_lost():
     assert bad_nodes(uid) == (0,)
     beat("n0000", facts=would_not, modules=[installed()])
     assert bad_nodes(uid) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("lose", "words"),
+    [
+        (lambda: beat("n0000", facts=AWAY), f"Its server cannot be used: server_unreachable: {AWAY.message}"),
+        (
+            lambda: beat("n0000", facts=replace(USABLE, would_start="no", would_start_reason="/x.so does not exist.")),
+            "Its server cannot be used: would_not_start: The server would not start again: /x.so does not exist.",
+        ),
+        (lambda: go_offline("n0000"), "It is offline: its agent does not report."),
+        (lambda: drift("n0000"), "Its server no longer has greet 1 as the rollout installed it: unloaded_by_hand."),
+    ],
+    ids=["no server", "would not start", "offline", "drifted"],
+)
+def test_a_rollout_that_stops_for_a_lost_node_names_it_and_its_state(lose, words):
+    fleet(3)
+    uid = start(max_parallel=1, careful={"canary": 1})
+    say(uid, "n0000", inventory=inventory(installed()))
+    beat("n0000", modules=[installed()])
+    lose()
+    advance(uid)
+    assert rollout(uid).phase == "paused"
+    assert f"n0000: {words}" in of_rollout(uid).document["summary"]
 
 
 def test_facts_of_a_former_release_have_the_newer_fields_too(alice):

@@ -62,6 +62,18 @@ def test_an_address_that_cannot_be_used(address):
         ignore_replica(address, reason="x")
 
 
+def test_the_server_of_a_node_is_never_ignored():
+    fleet(2)
+    say(beat("n0000", master_of("a:2", addresses=("a:1",), node_id="ab" * 20)))
+    set_address("n0001", "c:7")
+    before = head()
+    for address, name in (("A:1", "n0000"), ("ab" * 20, "n0000"), ("c:7", "n0001")):
+        with pytest.raises(InvalidAddressError, match=f"is the server of node {name}, and a node is never ignored"):
+            ignore_replica(address, reason="x")
+    assert head() == before
+    ignore_replica("a:2", reason="It is no node")
+
+
 def test_what_is_not_ignored():
     with pytest.raises(IgnoredReplicaNotFoundError):
         unignore_replica("a:1")

@@ -481,7 +481,10 @@ def test_a_plan_looks_at_all_levels():
     plan = plan_of(RolloutRequest(action=Action.INSTALL, module_name="greet", version=1, nodes=("n1",)))
     (skipped,) = plan.skipped
     assert (skipped.name, skipped.reason) == ("n1", Reason.REPLICA_LACKS_MODULE)
-    assert skipped.message == "n1 would wait without end for n4, which copies n1 and lacks the module."
+    assert skipped.message == (
+        "n1 is skipped, because it would have to wait for n4, which copies n1 and lacks the module. Include the replica in "
+        "the rollout: a master gets a module only after all its replicas."
+    )
     plan = plan_of(RolloutRequest(action=Action.INSTALL, module_name="greet", version=1, nodes=("n1", "n4")))
     assert [each.name for each in plan.nodes] == ["n4", "n1"]
 
