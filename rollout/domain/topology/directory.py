@@ -33,22 +33,6 @@ class Directory:
             if address in asked
         )
 
-        #: The nodes that say that they are a server, by its cluster node id and by its addresses.
-        self._claims: dict[str | _Key, set[str]] = {}
-        for each in servers:
-            if each.facts.node_id:
-                self._claims.setdefault(each.facts.node_id, set()).add(each.node)
-            for address in (each.address, *each.facts.addresses):
-                if address in asked:
-                    self._claims.setdefault(key_of(address, each), set()).add(each.node)
-
-    def claimants(self, peer: Peer, by: Server) -> set[str]:
-        """Return all nodes that say that they are this server."""
-        found = set(self._claims.get(peer.node_id, ())) if peer.node_id else set()
-        if is_address(peer.address):
-            found |= self._claims.get(key_of(peer.address, by), set())
-        return found - {by.node}
-
     def find(self, peer: Peer, by: Server) -> str:
         """Return the node that the server `by` means, empty if it is none or not certain.
 

@@ -8,9 +8,8 @@ A replica that is no node, such as one that was decommissioned, may have replica
 the server that lists it, and count as its replicas too: they get its writes.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rollout.domain.topology.addresses import is_address
 from rollout.domain.topology.directory import Directory, key_of
@@ -47,16 +46,15 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
     listed = {each.node: _listed(each, directory) for each in servers}
     through = _masters_through_strangers(servers, masters, listed)
     # A hop of its own for each stranger: no name of a node contains a colon.
-    hops = {f":{node}": min(above) for node, above in through.items()} | {node: f":{node}" for node in through}
+    hops = {f":{node}": master for node, master in through.items()} | {node: f":{node}" for node in through}
     tops = _tops({node: master for node, (master, _) in masters.items() if master} | hops)
     copies: dict[str, set[str]] = {each.node: set() for each in servers}
     for node, (master, _) in masters.items():
         if master:
             copies[master].add(node)
     further: dict[str, set[str]] = {each.node: set() for each in servers}
-    for node, above in through.items():
-        for master in above:
-            further[master].add(node)
+    for node, master in through.items():
+        further[master].add(node)
     found = {}
     for server in servers:
         master, unmanaged_master = masters[server.node]
@@ -76,36 +74,7 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
             ignored=own.ignored(ignored),
             unmanaged_master=unmanaged_master,
         )
-    links = [(each.node, other) for each in servers for other in _said_of(each, directory)]
-    links += [(node, master) for node, above in through.items() for master in above]
-    return _joined(found, links)
-
-
-def _said_of(server: Server, directory: Directory) -> set[str]:
-    """Return the nodes that may be the master or a replica of the server, also if more than one says so."""
-    peers = [server.facts.master or Peer(), *(Peer(address=each) for each in server.facts.replicas)]
-    peers += [Peer(node_id=each) for each in server.facts.replica_ids]
-    return set().union(*(directory.claimants(each, server) for each in peers if not directory.find(each, server)))
-
-
-def _joined(places: dict[str, Place], links: Collection[tuple[str, str]]) -> dict[str, Place]:
-    """Return the places with one name for the shards that `links` join: pairs of nodes that may be in one shard. In too large
-    a shard, servers take turns that need not; in too small a one, two copies would change at a time."""
-    names: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while name in names:
-            name = names[name]
-        return name
-
-    for one, other in links:
-        first, second = sorted((root(places[one].shard), root(places[other].shard)))
-        if first != second:
-            names[second] = first
-    return {
-        node: replace(place, shard=root(place.shard)) if place.shard in names else place
-        for node, place in places.items()
-    }
+    return found
 
 
 def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
@@ -119,18 +88,18 @@ def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
 
 def _masters_through_strangers(
     servers: Collection[Server], masters: Mapping[str, tuple[str, str]], listed: Mapping[str, "_Listed"]
-) -> dict[str, set[str]]:
-    """Return the nodes above each replica whose master is no node: those that list this master."""
-    above: dict[object, set[str]] = {}
+) -> dict[str, str]:
+    """Return the node above each replica whose master is no node: the first one by name that lists this master."""
+    above: dict[object, str] = {}
     for each in sorted(servers, key=lambda server: server.node):
         for stranger in (*(key_of(address, each) for address in listed[each.node].addresses), *listed[each.node].ids):
-            above.setdefault(stranger, set()).add(each.node)
-    found: dict[str, set[str]] = {}
+            above.setdefault(stranger, each.node)
+    found: dict[str, str] = {}
     for each in servers:
         if masters[each.node][1] and (peer := each.facts.master):
-            by_address = above.get(key_of(peer.address, each), set()) if is_address(peer.address) else set()
-            if nodes := (above.get(peer.node_id, set()) | by_address) - {each.node}:
-                found[each.node] = nodes
+            by_address = above.get(key_of(peer.address, each)) if is_address(peer.address) else None
+            if (node := above.get(peer.node_id) or by_address) and node != each.node:
+                found[each.node] = node
     return found
 
 
@@ -139,36 +108,30 @@ class _Listed:
     """The replicas that a server lists: nodes, and the addresses and cluster node ids of those that are no nodes.
 
     INFO lists addresses, and the cluster lists ids, so a replica may be in both. `by_id_only`: how many of the nodes have
-    no address in the list; such an address may be among the `addresses`. `claimed`: addresses and ids
-    that more than one node reports as its own. No person can accept them as replicas that are no nodes.
+    no address in the list; such an address may be among the `addresses`.
     """
 
     nodes: set[str]
     addresses: frozenset[str]
     ids: frozenset[str]
     by_id_only: int
-    claimed: frozenset[str] = frozenset()
 
     def unmanaged(self, ignored: Collection[str]) -> list[str]:
         """Return the replicas that are no nodes and that no person has accepted, sorted: as addresses, as far as each id
         can have one."""
-        addresses = sorted(self.addresses.difference(set(ignored) - self.claimed))
-        ids = sorted(self.ids.difference(set(ignored) - self.claimed))
+        addresses = sorted(self.addresses.difference(ignored))
+        ids = sorted(self.ids.difference(ignored))
         if not ids:
             return addresses if len(addresses) > self.by_id_only else []
         return addresses if len(ids) <= len(self.addresses) else [*addresses, *ids]
 
     def ignored(self, ignored: Collection[str]) -> tuple[str, ...]:
-        return tuple(sorted((self.addresses | self.ids).intersection(ignored) - self.claimed))
+        return tuple(sorted((self.addresses | self.ids).intersection(ignored)))
 
 
 def _listed(server: Server, directory: Directory) -> _Listed:
     by_address = {each: directory.find(Peer(address=each), server) for each in server.facts.replicas}
     by_id = {each: directory.find(Peer(node_id=each), server) for each in server.facts.replica_ids}
-    counts = Counter(by_address.values())
-    by_address = {
-        each: node if counts[node] == 1 else "" for each, node in by_address.items()
-    }  # one replica, one address
     with_address = {node for node in by_address.values() if node}
     with_id = {node for node in by_id.values() if node}
     return _Listed(
@@ -176,10 +139,6 @@ def _listed(server: Server, directory: Directory) -> _Listed:
         addresses=frozenset(each for each, node in by_address.items() if not node),
         ids=frozenset(each for each, node in by_id.items() if not node),
         by_id_only=len(with_id - with_address),
-        claimed=frozenset(
-            [each for each in by_address if len(directory.claimants(Peer(address=each), server)) > 1]
-            + [each for each in by_id if len(directory.claimants(Peer(node_id=each), server)) > 1]
-        ),
     )
 
 
