@@ -56,9 +56,9 @@ def test_a_cluster_node_id_that_two_nodes_report():
     say(
         beat("m", master_of("a:2", addresses=("a:1",), node_id="1" * 40, replica_node_ids=("2" * 40,), **cluster)),
         beat("r", replica_of("a:1", addresses=("a:2",), node_id="2" * 40, master_node_id="1" * 40, **cluster)),
-        beat("liar", master_of(node_id="1" * 40, **cluster)),
+        beat("liar", master_of(addresses=("e:1",), node_id="1" * 40, **cluster)),
     )
-    assert member("m").shard == member("r").shard
+    assert member("liar").shard == member("m").shard == member("r").shard
 
 
 def test_a_master_comes_after_the_replicas_of_a_stranger_that_two_nodes_list():
