@@ -98,6 +98,8 @@ class ShardMember(models.Model):
     ignored = models.JSONField(default=list)
     #: The address of its master, if that is no node.
     unmanaged_master = models.CharField(max_length=264, default="")
+    #: Nodes that say that they are one of these servers, but are not matched.
+    claimants = models.JSONField(default=list, db_default=[])
     #: The newest `messages.Replication`, and the `ServerFacts` that the places of all nodes are computed from, as JSON. They
     #: stay while the server is not known.
     replication = models.JSONField()

@@ -144,7 +144,8 @@ class ShardOrder:
             loaded.pop(name, None)
             loaded |= {} if turn.target is None else {name: turn.target}
         if unmanaged:
-            raise UnmanagedReplicaError(_unmanaged_in_words(unmanaged))
+            claimants = {*chain.from_iterable(shards.place(name).claimants for name in unmanaged)}
+            raise UnmanagedReplicaError(_unmanaged_in_words(unmanaged, sorted(claimants)))
         return skips
 
     def _in_order(self, nodes: Collection[str]) -> Iterator[str]:
@@ -176,11 +177,17 @@ def refuse_without_domain(label: str, nodes: Sequence[Node]) -> None:
         )
 
 
-def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]]) -> str:
+def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]], claimants: Sequence[str]) -> str:
     # Nodes have reported the addresses, and a person may paste the command into a shell.
     found = (each for addresses in replicas.values() for each in addresses if is_replica_address(each))
     first = next(found, "ADDRESS")
     named = [f"{node} ({some_of(addresses)})" for node, addresses in replicas.items()]
+    if claimants:
+        return (
+            f"The replicas of these nodes cannot be matched with nodes: {some_of(named)}. These nodes report such an address or "
+            f"cluster node id as their own: {some_of(claimants)}. Check them, and set the address of the right one with "
+            "`modfleet nodes set NAME --address ADDRESS`."
+        )
     return (
         f"These nodes have replicas that are no nodes of the fleet, and would lose writes: {some_of(named)}. Add an agent to "
         f"each replica, or accept it with `modfleet nodes ignore-replica {first} --reason REASON`."

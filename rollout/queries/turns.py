@@ -211,6 +211,9 @@ def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
         below=below,
         unmanaged=tuple(dict.fromkeys(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members))))),
         unmanaged_master=next(strange_masters, ""),
+        claimants=tuple(
+            sorted({*chain.from_iterable(each.claimants for each in (member, *_of((*above, *below), members)))})
+        ),
     )
 
 

@@ -36,6 +36,7 @@ class Place:
 
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
     or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
+    `claimants`: nodes that say that they are one of these, but are not matched.
     `former_shard`: the one before, if the shard has just changed. `host` and `domain` are empty if not known. `heard_at`: its
     newest heartbeat with facts. `is_fresh`: that is recent enough to act on.
     """
@@ -47,6 +48,7 @@ class Place:
     below: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     unmanaged_master: str = ""
+    claimants: tuple[str, ...] = ()
     host: str = ""
     domain: str = ""
     heard_at: datetime | None = None
@@ -156,9 +158,15 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if lacking:
         return _lacks_module(turn, lacking)
     if place.unmanaged:
-        text = f"{some_of(place.unmanaged)}, which copies {node} and is no node of the fleet"
+        text = f"{some_of(place.unmanaged)}, which copies {node} and is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
     return None
+
+
+def _no_node(place: Place) -> str:
+    if not place.claimants:
+        return "no node of the fleet"
+    return f"not matched with a node: {some_of(place.claimants)} report its address or its cluster node id"
 
 
 def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
@@ -170,7 +178,7 @@ def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
 def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     node, unfinished = turn.node, fleet.unfinished
     if place.unmanaged_master:
-        text = f"{place.unmanaged_master}, the master of {node}, which is no node of the fleet"
+        text = f"{place.unmanaged_master}, the master of {node}, which is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
     if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)

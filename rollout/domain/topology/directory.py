@@ -1,4 +1,4 @@
-"""Finds the node whose server another server means. More than one match is no match."""
+"""Finds the node whose server another server means. More than one match is no match: all of them may be meant."""
 
 from collections.abc import Collection, Iterable
 from typing import NamedTuple, TypeVar
@@ -7,6 +7,10 @@ from rollout.domain.topology.addresses import is_address, is_loopback
 from rollout.domain.topology.servers import Peer, Server
 
 K = TypeVar("K", str, "_Key")
+
+
+#: Nodes, sorted, by the address or cluster node id that they say is their own.
+Claims = dict[object, tuple[str, ...]]
 
 
 class _Key(NamedTuple):
@@ -32,6 +36,12 @@ class Directory:
             for address in each.facts.addresses
             if address in asked
         )
+        claims: dict[object, dict[str, None]] = {}
+        for each in sorted(servers, key=lambda server: server.node):
+            own = {each.address} if each.address else asked.intersection(each.facts.addresses)
+            for key in _keys(own, each.facts.node_id, each):
+                claims.setdefault(key, {})[each.node] = None
+        self._claims = {key: tuple(nodes) for key, nodes in claims.items()}
 
     def find(self, peer: Peer, by: Server) -> str:
         """Return the node that the server `by` means, empty if it is none or not certain.
@@ -50,10 +60,21 @@ class Directory:
                 return ""  # it has the address, but another id
         return "" if node == by.node else node
 
+    def claims(self, peer: Peer, by: Server) -> Claims:
+        """Return the nodes that say that they are this server, by its address and by its id, if `by` is not the only one.
+        `find` may find none of them."""
+        found = {key: self._claims.get(key, ()) for key in _keys({peer.address}, peer.node_id, by)}
+        return {key: nodes for key, nodes in found.items() if nodes not in {(), (by.node,)}}
+
 
 def key_of(address: str, by: Server) -> _Key:
     """Return what the address means when the server `by` names it."""
     return _Key((by.facts.network or f"of {by.node}") if is_loopback(address) else "", address)
+
+
+def _keys(addresses: Iterable[str], node_id: str, by: Server) -> list[object]:
+    found: list[object] = [key_of(each, by) for each in addresses if is_address(each)]
+    return [*found, node_id] if node_id else found
 
 
 def _unique(pairs: Iterable[tuple[K, str]]) -> dict[K, str]:

@@ -2,21 +2,25 @@
 
 A replica's own word says which server it copies. A master's list says which replicas it has: it may name one that copies
 another server by its own word, and it does not name a replica of a replica, or one whose connection is lost. A node that
-lies can change only the places of servers that it names.
+lies can change only the places of servers that it names. If two nodes say that they are one server, neither is matched, and
+all that may copy it or be copied by it are one shard.
 
 A replica that is no node, such as one that was decommissioned, may have replicas that are nodes. They stay in the shard of
 the server that lists it, and count as its replicas too: they get its writes.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from rollout.domain.topology.addresses import is_address
-from rollout.domain.topology.directory import Directory, key_of
+from rollout.domain.topology.directory import Claims, Directory, key_of
 from rollout.domain.topology.servers import Peer, Server
 
 #: In place of an address that a server does not tell.
 UNKNOWN = "unknown"
+#: The most claimants of one place.
+MOST_CLAIMANTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +28,11 @@ class Place:
     """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses. `replicas` also has nodes that
     copy an unmanaged replica.
 
-    `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. `depth`: 0 for the node at the top, 1 for its
+    `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. One of these, if the
+    shards of several nodes may be one. `depth`: 0 for the node at the top, 1 for its
     replicas. `unmanaged`: replicas that are no nodes; the last one may count those that have no name. `ignored`: those
-    that a person has accepted. `unmanaged_master`: the master, if it is no node.
+    that a person has accepted. `unmanaged_master`: the master, if it is no node. `claimants`: nodes that say that they are
+    one of these, but are not matched; the first ten.
     """
 
     shard: str
@@ -37,6 +43,7 @@ class Place:
     unmanaged: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unmanaged_master: str = ""
+    claimants: tuple[str, ...] = ()
 
 
 def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dict[str, Place]:
@@ -46,16 +53,18 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
     listed = {each.node: _listed(each, directory) for each in servers}
     through = _masters_through_strangers(servers, masters, listed)
     # A hop of its own for each stranger: no name of a node contains a colon.
-    hops = {f":{node}": master for node, master in through.items()} | {node: f":{node}" for node in through}
+    hops = {f":{node}": min(above) for node, above in through.items()} | {node: f":{node}" for node in through}
     tops = _tops({node: master for node, (master, _) in masters.items() if master} | hops)
     copies: dict[str, set[str]] = {each.node: set() for each in servers}
     for node, (master, _) in masters.items():
         if master:
             copies[master].add(node)
     further: dict[str, set[str]] = {each.node: set() for each in servers}
-    for node, master in through.items():
-        further[master].add(node)
+    for node, above in through.items():
+        for master in above:
+            further[master].add(node)
     found = {}
+    claims = {each.node: listed[each.node].claims | _master_claims(each, directory) for each in servers}
     for server in servers:
         master, unmanaged_master = masters[server.node]
         own, by_own_word = listed[server.node], copies[server.node]
@@ -73,8 +82,43 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
             unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
             ignored=own.ignored(ignored),
             unmanaged_master=unmanaged_master,
+            claimants=_first_of(claims[server.node]),
         )
-    return found
+    groups: dict[object, set[str]] = {}  # one for each claim: pairs could be as many as the square of the fleet
+    for node, claimed in claims.items():
+        for key, claimants in claimed.items():
+            if key not in groups:
+                groups[key] = {*claimants}
+            groups[key].add(node)
+    return _joined(found, [*groups.values(), *({node, *above} for node, above in through.items())])
+
+
+def _first_of(claims: Claims) -> tuple[str, ...]:
+    """Return the first names of those that claim an address or an id."""
+    return tuple(sorted({each for nodes in claims.values() for each in nodes[:MOST_CLAIMANTS]})[:MOST_CLAIMANTS])
+
+
+def _master_claims(server: Server, directory: Directory) -> Claims:
+    """Return the nodes that say that they are the server's master, if none of them is matched."""
+    peer = server.facts.master
+    if server.facts.role != "replica" or peer is None or directory.find(peer, server):
+        return {}
+    return directory.claims(peer, server)
+
+
+def _joined(places: Mapping[str, Place], groups: Iterable[Collection[str]]) -> dict[str, Place]:
+    """Return the places with one name for all shards of the nodes in a group: the first name, of a node if there is one."""
+    above: dict[str, str] = {}
+
+    def name_of(shard: str) -> str:
+        while shard in above:
+            above[shard] = shard = above.get(above[shard], above[shard])
+        return shard
+
+    for group in groups:
+        first, *others = sorted({name_of(places[node].shard) for node in group}, key=lambda name: (":" in name, name))
+        above |= dict.fromkeys(others, first)
+    return {node: replace(place, shard=name_of(place.shard)) for node, place in places.items()}
 
 
 def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
@@ -88,18 +132,23 @@ def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
 
 def _masters_through_strangers(
     servers: Collection[Server], masters: Mapping[str, tuple[str, str]], listed: Mapping[str, "_Listed"]
-) -> dict[str, str]:
-    """Return the node above each replica whose master is no node: the first one by name that lists this master."""
-    above: dict[object, str] = {}
-    for each in sorted(servers, key=lambda server: server.node):
-        for stranger in (*(key_of(address, each) for address in listed[each.node].addresses), *listed[each.node].ids):
-            above.setdefault(stranger, each.node)
-    found: dict[str, str] = {}
+) -> dict[str, set[str]]:
+    """Return the nodes above each replica whose master is no node: all that list this master.
+
+    Not if nodes say that they are this master: then a server that lists it has an unmanaged replica that no person accepts.
+    """
+    above: dict[object, set[str]] = {}
+    for each in servers:
+        own = listed[each.node]
+        addresses, ids = own.addresses - own.claimed, own.ids - own.claimed
+        for stranger in (*(key_of(address, each) for address in addresses), *ids):
+            above.setdefault(stranger, set()).add(each.node)
+    found: dict[str, set[str]] = {}
     for each in servers:
         if masters[each.node][1] and (peer := each.facts.master):
-            by_address = above.get(key_of(peer.address, each)) if is_address(peer.address) else None
-            if (node := above.get(peer.node_id) or by_address) and node != each.node:
-                found[each.node] = node
+            by_address = above.get(key_of(peer.address, each), set()) if is_address(peer.address) else set()
+            if nodes := (above.get(peer.node_id, set()) | by_address) - {each.node}:
+                found[each.node] = nodes
     return found
 
 
@@ -108,37 +157,48 @@ class _Listed:
     """The replicas that a server lists: nodes, and the addresses and cluster node ids of those that are no nodes.
 
     INFO lists addresses, and the cluster lists ids, so a replica may be in both. `by_id_only`: how many of the nodes have
-    no address in the list; such an address may be among the `addresses`.
+    no address in the list; such an address may be among the `addresses`. `claimed`: those of the addresses and ids that a
+    node says are its own, so no person can accept them. `claims`: these nodes.
     """
 
     nodes: set[str]
     addresses: frozenset[str]
     ids: frozenset[str]
     by_id_only: int
+    claimed: frozenset[str]
+    claims: Claims
 
     def unmanaged(self, ignored: Collection[str]) -> list[str]:
         """Return the replicas that are no nodes and that no person has accepted, sorted: as addresses, as far as each id
         can have one."""
-        addresses = sorted(self.addresses.difference(ignored))
-        ids = sorted(self.ids.difference(ignored))
+        addresses = sorted(self.addresses.difference(self.ignored(ignored)))
+        ids = sorted(self.ids.difference(self.ignored(ignored)))
         if not ids:
             return addresses if len(addresses) > self.by_id_only else []
         return addresses if len(ids) <= len(self.addresses) else [*addresses, *ids]
 
     def ignored(self, ignored: Collection[str]) -> tuple[str, ...]:
-        return tuple(sorted((self.addresses | self.ids).intersection(ignored)))
+        return tuple(sorted((self.addresses | self.ids).intersection(ignored) - self.claimed))
 
 
 def _listed(server: Server, directory: Directory) -> _Listed:
     by_address = {each: directory.find(Peer(address=each), server) for each in server.facts.replicas}
     by_id = {each: directory.find(Peer(node_id=each), server) for each in server.facts.replica_ids}
+    # A replica has one connection. So a node that says that two of the addresses are its own is matched with none.
+    twice = {node for node, count in Counter(by_address.values()).items() if count > 1}
+    by_address = {each: "" if node in twice else node for each, node in by_address.items()}
     with_address = {node for node in by_address.values() if node}
     with_id = {node for node in by_id.values() if node}
+    unmatched = {each: Peer(address=each) for each, node in by_address.items() if not node}
+    unmatched |= {each: Peer(node_id=each) for each, node in by_id.items() if not node}
+    claims = {each: found for each, peer in unmatched.items() if (found := directory.claims(peer, server))}
     return _Listed(
         nodes=with_address | with_id,
         addresses=frozenset(each for each, node in by_address.items() if not node),
         ids=frozenset(each for each, node in by_id.items() if not node),
         by_id_only=len(with_id - with_address),
+        claimed=frozenset(claims),
+        claims={key: nodes for found in claims.values() for key, nodes in found.items()},
     )
 
 

@@ -143,6 +143,53 @@ def test_an_address_of_two_nodes_is_the_address_of_none():
     assert (found.replicas, found.unmanaged) == (("2",), (at("2"),))
 
 
+@pytest.mark.parametrize(
+    "liar",
+    [server("0", addresses=(at("1"),)), server("0", node_id="a"), server("0", addresses=(at("1"), at("2"), at("3")))],
+)
+def test_a_node_that_reports_the_names_of_others_does_not_split_their_shard(liar):
+    fleet = [
+        server("1", node_id="a", replicas=[at("2"), at("3")]),
+        server("2", role="replica", master=Peer(address=at("1"), node_id="a")),
+        server("3", of=at("1")),
+    ]
+    found = places_of([*fleet, liar])
+    assert {found[name].shard for name in "123"} == {found["1"].shard}
+
+
+def test_no_person_accepts_an_address_that_two_nodes_report():
+    fleet = [server("1", replicas=[at("2")]), server("2", of=at("1")), server("3", addresses=(at("2"),))]
+    found = places_of(fleet, {at("2")})["1"]
+    assert (found.unmanaged, found.ignored, found.claimants) == ((at("2"),), (), ("2", "3"))
+    found = places_of([fleet[0], replace(fleet[1], address=at("2")), fleet[2]], {at("2")})["1"]
+    assert (found.replicas, found.unmanaged, found.claimants) == (("2",), (), ())
+
+
+def test_no_person_accepts_an_id_that_two_nodes_report():
+    fleet = [server("1", replica_ids=("b",)), server("2", of=at("1"), node_id="b"), server("3", node_id="b")]
+    found = places_of(fleet, {"b"})["1"]
+    assert (found.unmanaged, found.ignored, found.claimants) == (("b",), (), ("2", "3"))
+
+
+def test_all_nodes_that_list_a_replica_without_an_agent_are_above_its_replicas():
+    found = places_of([server("2", replicas=["x:1"]), server("3", of="x:1"), server("1", replicas=["x:1"])], {"x:1"})
+    assert {each.shard for each in found.values()} == {"1"}
+    assert [found[name].replicas for name in "12"] == [("3",), ("3",)]
+
+
+def test_two_replicas_of_one_master_are_not_one_node():
+    fleet = [server("1", replicas=["x:1", "x:2"]), server("2", of=at("1"), addresses=("x:1", "x:2"))]
+    found = places_of(fleet, {"x:1", "x:2"})["1"]
+    assert (found.replicas, found.unmanaged, found.claimants) == (("2",), ("x:1", "x:2"), ("2",))
+
+
+def test_many_nodes_that_report_one_address():
+    fleet = [server(str(number), of="x:1", replicas=["x:1"], addresses=("x:1",)) for number in range(5_000)]
+    found = places_of(fleet)
+    assert {each.shard for each in found.values()} == {"x:1"}
+    assert found["4999"].claimants == ("0", "1", "10", "100", "1000", "1001", "1002", "1003", "1004", "1005")
+
+
 def test_the_address_that_a_person_set_means_its_node():
     """Also if another node reports it. Those that the node reports itself mean nothing then."""
     fleet = [
@@ -256,7 +303,18 @@ def test_any_facts_lead_to_places_in_any_order(fleet, ignored, random):
         assert place.master != name
         assert name not in place.replicas
         assert not place.master or (name in found[place.master].replicas and place.shard == found[place.master].shard)
-        assert ignored.isdisjoint(place.unmanaged)
+        claimed = {address for each in fleet if each.node != name for address in (each.address, *each.facts.addresses)}
+        assert ignored.isdisjoint({*place.unmanaged} - claimed)
+
+
+@given(FLEETS, SERVERS)
+def test_a_liar_never_splits_a_shard(fleet, liar):
+    """Two nodes that are in one shard without it stay in one shard, unless both sides' words are about the liar."""
+    honest = [each for each in fleet if each.node != liar.node]
+    before, after = places_of(honest), places_of([*honest, replace(liar, address="")])
+    for name, place in before.items():
+        if place.master:
+            assert after[name].shard == after[place.master].shard
 
 
 def named_by(*servers):

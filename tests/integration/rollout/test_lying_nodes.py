@@ -1,0 +1,115 @@
+"""A node reports the names of other servers as its own. It can make others wait, but it never makes them lose writes."""
+
+from typing import Any
+
+import pytest
+
+from rollout.domain.errors import UnmanagedReplicaError
+from rollout.messages import ServerState
+from rollout.models import ShardMember
+from rollout.services.ignored_replicas import ignore_replica
+from rollout.services.nodes import decommission_node, set_address
+from tests.recorded_fleet import installed, join, operation, phases, start, upload
+from tests.recorded_shards import beat, master_of, member, replica_of, say
+
+pytestmark = pytest.mark.django_db
+
+ALL_AT_ONCE: dict[str, Any] = {"canary": 0, "max_parallel": "100%", "max_failures": "100%"}
+STATES = {
+    "m": master_of("a:2", "a:3", addresses=("a:1",)),
+    "r1": replica_of("a:1", addresses=("a:2",)),
+    "r2": replica_of("a:1", addresses=("a:3",)),
+}
+ALL_THREE = master_of(addresses=("a:1", "a:2", "a:3"))
+
+
+def shard(lie: ServerState) -> None:
+    upload()
+    upload("other", content="c9")
+    join(*STATES, "liar")
+    say(*(beat(node, state) for node, state in STATES.items()))
+    say(beat("liar", lie))
+    after_a_minute()
+
+
+def after_a_minute() -> None:
+    """The shards have changed, and the nodes no longer belong to their former ones."""
+    ShardMember.objects.update(moved_at=None, former_shard="")
+
+
+def repeat(*with_module: str) -> None:
+    say(*(beat(each, STATES[each], modules=[installed()] if each in with_module else []) for each in STATES))
+
+
+def test_two_copies_of_a_shard_take_turns_although_a_node_reports_the_masters_address():
+    shard(master_of(addresses=("a:1",)))
+    repeat("r1", "r2")
+    first = start(nodes=("m",), careful=ALL_AT_ONCE)
+    second = start(nodes=("r1",), module_name="other", careful=ALL_AT_ONCE)
+    assert (phases(first), phases(second)) == ({"m": "queued"}, {"r1": "scheduled"})
+
+
+def test_a_cluster_node_id_that_two_nodes_report():
+    cluster: dict[str, Any] = {"cluster_enabled": True, "cluster_state": "ok", "migrations": ()}
+    upload()
+    join("m", "r", "liar")
+    say(
+        beat("m", master_of("a:2", addresses=("a:1",), node_id="1" * 40, replica_node_ids=("2" * 40,), **cluster)),
+        beat("r", replica_of("a:1", addresses=("a:2",), node_id="2" * 40, master_node_id="1" * 40, **cluster)),
+        beat("liar", master_of(addresses=("e:1",), node_id="1" * 40, **cluster)),
+    )
+    assert member("liar").shard == member("m").shard == member("r").shard
+
+
+def test_a_master_comes_after_the_replicas_of_a_stranger_that_two_nodes_list():
+    upload()
+    join("m", "r", "a-liar")
+    honest = [beat("m", master_of("x:1", addresses=("a:1",))), beat("r", replica_of("x:1", addresses=("a:2",)))]
+    say(*honest)
+    ignore_replica("x:1", reason="It is switched off soon.")
+    say(beat("a-liar", master_of("x:1", addresses=("e:1",))))
+    after_a_minute()
+    uid = start(nodes=("m", "r"), careful=ALL_AT_ONCE)
+    assert phases(uid) == {"m": "scheduled", "r": "queued"}
+
+
+def test_the_address_of_a_node_cannot_be_ignored():
+    """The refusal names the nodes that report it, and what to do."""
+    shard(ALL_THREE)
+    expected = r"m \(a:2, a:3\).*as their own: liar, r1, r2\..*`modfleet nodes set NAME --address ADDRESS`"
+    with pytest.raises(UnmanagedReplicaError, match=expected):
+        start(nodes=("m", "r1", "r2"), careful=ALL_AT_ONCE)
+    for address in ("a:2", "a:3"):
+        ignore_replica(address, reason="A mistake.")
+    assert (member("m").unmanaged, member("m").ignored) == (["a:2", "a:3"], [])
+    with pytest.raises(UnmanagedReplicaError):
+        start(nodes=("m", "r1", "r2"), careful=ALL_AT_ONCE)
+
+
+@pytest.mark.parametrize("heal", ["addresses", "decommission"])
+def test_a_person_ends_the_lie(heal):
+    shard(ALL_THREE)
+    if heal == "addresses":
+        for node, address in (("m", "a:1"), ("r1", "a:2"), ("r2", "a:3")):
+            set_address(node, address)
+    else:
+        decommission_node("liar")
+    assert (member("m").replicas, member("m").unmanaged, member("m").claimants) == (["r1", "r2"], [], [])
+    assert {member(each).shard for each in STATES} == {"m"}
+
+
+def test_one_node_is_not_two_replicas():
+    upload()
+    join("m", "liar")
+    say(beat("m", master_of("u:1", "u:2", addresses=("a:1",))))
+    say(beat("liar", replica_of("a:1", addresses=("u:1", "u:2")), modules=[installed()]))
+    assert member("m").unmanaged == ["u:1", "u:2"]
+
+
+def test_a_lie_during_a_rollout_is_named_in_the_wait():
+    shard(master_of(addresses=("e:1",)))
+    uid = start(nodes=("m", "r1", "r2"), careful=ALL_AT_ONCE)
+    say(beat("liar", master_of(addresses=("a:2",))))
+    repeat("r1", "r2")
+    assert operation(uid, "m").phase == "scheduled"
+    assert member("m").claimants == ["liar", "r1"]
