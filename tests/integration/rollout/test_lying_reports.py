@@ -61,14 +61,6 @@ def test_it_claims_the_cluster_node_id_of_a_master():
     assert member("m").shard == member("r").shard
 
 
-def test_no_person_can_ignore_the_address_that_it_claims(shard):
-    """A plan names the address, and a person may believe that it is no node."""
-    for address in ("a:2", "a:3"):
-        ignore_replica(address, reason="It is no node.")
-    lie(master_of(addresses=("a:2", "a:3")))
-    assert (member("m").unmanaged, member("m").ignored) == (["a:2", "a:3"], [])
-
-
 def test_it_claims_two_unmanaged_replicas():
     upload()
     join("m", "liar")

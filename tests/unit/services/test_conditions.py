@@ -67,6 +67,7 @@ ACCEPTED = {
     "rollout.services.nodes.forget_node": PLACES,
     "rollout.services.nodes.set_address": PLACES,
     "rollout.services.ignored_replicas._decide": PLACES,
+    "rollout.services.ignored_replicas.ignore_replica": "a node that has the address is matched all the same",
     "rollout.services.rollouts._cancel": NO_RELEASE,
     "rollout.services.rollouts._resume": "reads after its stream; reports only add failures, and what takes them back appends there",
     "rollout.services.rollouts.approve_rollout": "who has started a rollout never changes",
