@@ -49,6 +49,7 @@ def start_by_clicking(page, version, **strategy):
 
 def drop(page, path):
     """Drag a file from the desktop onto the page of uploads."""
+    page.wait_for_url("**/admin/upload")  # its script has run
     words = [base64.b64encode(path.read_bytes()).decode(), path.name]
     dropped = page.evaluate_handle(
         """([content, name]) => {
