@@ -332,8 +332,8 @@ class Shard:
         for uid in self._unfinished():
             self.fleet.post(f"{ROLLOUTS}/{uid}/abort")
             self.fleet.end_of(uid)
-        for each in self.names:  # a node that was restarted often recovers late: it does not fill the log
-            self.fleet.post(f"/v2/nodes/{each}/forget", status=200)
+        for name in self.names:  # a node that was restarted often recovers late: it does not fill the log
+            self.fleet.post(f"/v2/nodes/{name}/forget", status=200)
         a, b, c, d = self.machines
         for each, master in ((a, None), (b, a), (c, a), (d, b)):
             if each.master_port() != (master.port if master else 0):
