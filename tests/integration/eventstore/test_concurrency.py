@@ -9,6 +9,7 @@ from django.db import transaction
 from eventstore import Append, Decider, append, head, load, read, transact, verify
 from tests.ledger import Deposited, Opened, evolve
 from tests.plugins.databases import at_once
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("ledger", "committed_db")
 
@@ -37,22 +38,23 @@ def test_a_follower_misses_nothing_although_writers_roll_back_and_one_commits_sl
 
     def write(stream: str) -> None:
         write_and_sometimes_roll_back(stream)
-        written.wait(timeout=30)
+        written.wait(timeout=PATIENCE)
 
     def commit_slowly() -> None:
         with transaction.atomic():
             append(Append("slow", 0, [EVENT]))
             holding.set()
             assert looked.wait(timeout=30)
-        written.wait(timeout=30)
+        written.wait(timeout=PATIENCE)
 
     def follow() -> None:
-        while written.n_waiting != WRITERS + 1:
+        while written.n_waiting != WRITERS + 1 and not written.broken:
             slow_is_in_between = holding.is_set()
             seen.extend(each.position for each in read(after=seen[-1] if seen else 0))
             if slow_is_in_between:
                 looked.set()
-        written.wait(timeout=30)
+            threading.Event().wait(0.002)  # let the writers run
+        written.wait(timeout=PATIENCE)
         seen.extend(each.position for each in read(after=seen[-1]))
 
     at_once(commit_slowly, follow, *(lambda name=f"s{each}": write(name) for each in range(WRITERS)))
