@@ -21,10 +21,20 @@ def replace_line(file: Path, line: LoadLine, text: str) -> None:
     index = int(line.place.rpartition(":")[2]) - 1
     written = lines[index].decode(errors="surrogateescape") if index < len(lines) else ""
     words = split_words(written) or ()
+    changed = Failure(Reason.PERSISTENCE_CONFLICT, f"{line.place} was changed at the same time. Retry.")
     if tuple(words[1:]) != (line.path, *line.args):
-        raise Failure(Reason.PERSISTENCE_CONFLICT, f"{line.place} was changed at the same time. Retry.")
+        raise changed
     end = lines[index][len(lines[index].rstrip(b"\r\n")) :]
     lines[index] = text.encode(errors="surrogateescape") + end
     with replacing(file, mode=found.st_mode & 0o7777) as new:
         os.fchown(new.fileno(), found.st_uid, found.st_gid)
         new.writelines(lines)
+        new.flush()
+        os.fsync(new.fileno())
+        # CONFIG REWRITE, for example at a failover by Sentinel, may have replaced the file while ours went to the disk.
+        if _identity(file.stat()) != _identity(found):
+            raise changed
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -303,6 +303,21 @@ def test_a_line_that_changes_at_the_same_time(site, greet, monkeypatch):
     assert (report.reason, "was changed at the same time" in report.message) == (Reason.PERSISTENCE_CONFLICT, True)
 
 
+def test_the_server_writes_its_file_at_the_same_time(site, greet, monkeypatch):
+    """A failover by Sentinel calls CONFIG REWRITE. What it wrote is not lost."""
+    chown = os.fchown
+
+    def rewrite_first(*words):
+        site.server.call("CONFIG", "SET", "maxclients", "123")
+        site.server.call("CONFIG", "REWRITE")
+        chown(*words)
+
+    monkeypatch.setattr(os, "fchown", rewrite_first)
+    report = refused(site, greet)
+    assert (report.reason, "was changed at the same time" in report.message) == (Reason.PERSISTENCE_CONFLICT, True)
+    assert "maxclients 123" in (site.server.folder / "server.conf").read_text()
+
+
 def test_nothing_to_adopt(site, built):
     report = adopt(site, built("base"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.NOTHING_TO_ADOPT)
