@@ -28,6 +28,7 @@ from rollout.agent.node.persistence import Persistence, TakeOver
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.server.call_history import CallHistory
+from rollout.agent.server.call_outcomes import CallOutcomes
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.observation import Observer, product
 from rollout.agent.server.options import read_options
@@ -166,7 +167,8 @@ class Node:
         self._last_state = ServerState()
         #: What the server's clients have called lately. Each heartbeat adds to it.
         self.calls = CallHistory()
-        self.observer = Observer(self.module_store.is_ours, self.calls, url=settings.server_url)
+        self.outcomes = CallOutcomes()
+        self.observer = Observer(self.module_store.is_ours, self.calls, self.outcomes, url=settings.server_url)
         self._is_silent = False
         #: The server answered the last heartbeat, or its silence is new.
         self._is_watched = False

@@ -227,7 +227,7 @@ class Runner:
             resumed=resumed is not None,
             deadline=deadline,
             server_log=ServerLog(self.node.settings),
-            watch=Watch(),
+            watch=Watch(seconds=command.settle_seconds, outcomes=self.node.outcomes),
             report=report_phase,
             note=note,
             commit=commit,

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from rollout.agent.server.call_outcomes import CallOutcomes, outcomes_in
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
 from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.server.texts import storable
@@ -19,8 +20,11 @@ class Watch:
     """`baseline`: the newest sample before the load. `last`: the newest sample of all. `before` and `after`: statistics.
 
     `restarts`: when the server was seen restarted, by a monotonic clock. `remarks`: sentences for the report of a success.
+    `seconds`: how long the module will settle. `outcomes`: of the calls before.
     """
 
+    seconds: float
+    outcomes: CallOutcomes
     baseline: Sample | None = None
     last: Sample | None = None
     before: ServerStatistics | None = None
@@ -30,9 +34,20 @@ class Watch:
 
     def look_before(self, session: Session, module_name: str, commands: Collection[str]) -> None:
         """Read the statistics and take the baseline. `commands`: of the module, if the server does not list them."""
-        if self.before is None:
-            self.before = statistics(session, module_name, commands)
         self.baseline = sample(session)
+        if self.before is None:
+            self.before = self._recent(session, module_name, commands)
+
+    def _recent(self, session: Session, module_name: str, commands: Collection[str]) -> ServerStatistics:
+        """Return the statistics, with the calls of as long a time as the module will settle. UNLOAD deletes them."""
+        names, info = _names(session, module_name, commands), session.info("server", *COUNTED)
+        found = statistics_from(info, names)
+        if not names:
+            return found
+        now = time.monotonic()
+        self.outcomes.add(now, info.get("run_id", ""), outcomes_in(info, names))
+        calls, failed = self.outcomes.since(now - self.seconds, names)
+        return replace(found, calls=calls, failed_calls=failed)
 
     def look(self, session: Session) -> Sample:
         """Take a sample. Without a baseline, and after a restart, it is the baseline; but the link was up if it was before."""
@@ -69,6 +84,10 @@ def sample(session: Session) -> Sample:
 
 
 def statistics(session: Session, module_name: str, commands: Collection[str]) -> ServerStatistics:
+    return statistics_from(session.info(*COUNTED), _names(session, module_name, commands))
+
+
+def _names(session: Session, module_name: str, commands: Collection[str]) -> frozenset[str]:
     with suppress(RefusedError):
         commands = session.commands_of(module_name) or commands
-    return statistics_from(session.info(*COUNTED), commands)
+    return frozenset(each.lower() for each in commands)

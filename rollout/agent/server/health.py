@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from rollout.agent.server.call_outcomes import outcomes_in
 from rollout.messages import Reason, ServerStatistics
 
 #: Sections of INFO that a sample needs, and those that the statistics need.
@@ -65,11 +66,7 @@ def fault(before: Sample, now: Sample) -> Fault | None:
 
 
 def more_failed_calls(before: ServerStatistics, after: ServerStatistics) -> str:
-    """Return in words that more than twice the share of calls failed; empty if not, or if a side has too few calls.
-
-    The statistics before are those since the module's last load: UNLOAD deletes them. That may be a longer time than the
-    one after it, but shares do not depend on the number of calls.
-    """
+    """Return in words that more than twice the share of calls failed; empty if not, or if a side has too few calls."""
     if before.calls is None or after.calls is None or min(before.calls, after.calls) < FEWEST_CALLS:
         return ""
     was, now = (before.failed_calls or 0) / before.calls, (after.failed_calls or 0) / after.calls
@@ -97,22 +94,18 @@ def sample_from(info: Mapping[str, str]) -> Sample:
 def statistics_from(info: Mapping[str, str], commands: Collection[str]) -> ServerStatistics:
     """Return the statistics in the sections `COUNTED` of INFO. `commands` are those of the module."""
     names = {each.lower() for each in commands}
-    calls = failed = 0
+    outcomes = outcomes_in(info, names).values()
     percentiles = []
     for key, value in info.items():
-        found = re.fullmatch(r"(cmdstat|latency_percentiles_usec)_([^|]+).*", key)
-        if found is None or found[2].lower() not in names:
+        found = re.fullmatch(r"latency_percentiles_usec_([^|]+).*", key)
+        if found is None or found[1].lower() not in names:
             continue
         fields = dict(pair.partition("=")[::2] for pair in value.split(","))
-        if found[1] == "cmdstat":
-            rejected = _whole(fields.get("rejected_calls")) or 0
-            calls += (_whole(fields.get("calls")) or 0) + rejected
-            failed += (_whole(fields.get("failed_calls")) or 0) + rejected
-        elif re.fullmatch(r"\d+(\.\d+)?", fields.get("p99", "")):
+        if re.fullmatch(r"\d+(\.\d+)?", fields.get("p99", "")):
             percentiles.append(float(fields["p99"]))
     return ServerStatistics(
-        calls=calls if names else None,
-        failed_calls=failed if names else None,
+        calls=sum(calls for calls, _ in outcomes) if names else None,
+        failed_calls=sum(failed for _, failed in outcomes) if names else None,
         p99_usec=max(percentiles, default=None),
         used_memory=_whole(info.get("used_memory")),
         evicted_keys=_whole(info.get("evicted_keys")),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from rollout.agent.inspection.sockets import host_addresses, is_local, network_id
 from rollout.agent.server import place
 from rollout.agent.server.call_history import CallHistory, RecentCalls
+from rollout.agent.server.call_outcomes import CallOutcomes, outcomes_in
 from rollout.agent.server.sentinels import COUNT, count_in
 from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
 from rollout.agent.server.texts import address, fact, number, storable, truth, word
@@ -61,14 +62,17 @@ REFUSED_SECONDS = 60.0
 
 class Observer:
     """Observes one server, at `url`. `is_ours` tells if a path is in the module store. Each observation adds to `history`
-    what was called.
+    what was called, and to `outcomes` how often it failed.
 
     Threads may share it: each change of its state is one atomic step.
     """
 
-    def __init__(self, is_ours: Callable[[str], bool], history: CallHistory, *, url: str = "") -> None:
+    def __init__(
+        self, is_ours: Callable[[str], bool], history: CallHistory, outcomes: CallOutcomes, *, url: str = ""
+    ) -> None:
         self._is_ours = is_ours
         self._history = history
+        self._outcomes = outcomes
         self._url = urlsplit(url)
         #: The commands of our modules, None if they are not known.
         self._commands: dict[LoadedModule, frozenset[str] | None] = {}
@@ -93,6 +97,8 @@ class Observer:
         now = time.monotonic()
         self._history.add(now, run_id=self._run_id, uptime=uptime_in(info), counts=calls_in(info))
         shown = tuple(self._module(session, info, each, now) for each in modules[:MOST_MODULES])
+        ours = frozenset().union(*(each for each in self._commands.values() if each))
+        self._outcomes.add(now, self._run_id, outcomes_in(info, ours))
         cluster, own_names = self._cluster(session, info)
         state = _state(
             info,

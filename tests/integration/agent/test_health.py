@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from rollout.agent.node.heartbeat import Heartbeats
+from rollout.agent.server import call_outcomes
 from rollout.messages import FailedCalls, Phase, Reason, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey
 from tests.plugins.server import free_port
@@ -264,6 +265,24 @@ def test_more_calls_fail_than_before(site, built, more, phase):
     assert (report.health.before.calls, report.health.before.failed_calls) == (200, 4)
     assert (report.health.after.calls, report.health.after.failed_calls) == (200, 20)
     assert site.server.loaded() == {("fails", 1 if more else 2)}
+
+
+@BOTH
+def test_the_calls_of_as_long_a_time_before_count(site, built, monkeypatch):
+    """A thousand calls failed long ago."""
+    monkeypatch.setattr(call_outcomes, "SAMPLE_SECONDS", 0.0)
+    site.install(built("fails", 1), command_line_args="50")
+    with redis.Redis(unix_socket_path=str(site.server.socket), protocol=2) as client:
+        pipe = client.pipeline(transaction=False)
+        for _ in range(1000):
+            pipe.execute_command("FAILS.CALL", "too", "many")
+        pipe.execute(raise_on_error=False)
+    site.runner.heartbeat(hello=False)
+    assert calls(site, 200) == 4
+    command = site.command(built("fails", 2), command_line_args="10", settle_seconds=0.05)
+    report = site.run_and(command, Phase.SETTLING, lambda: calls(site, 200))
+    assert (report.health.before.calls, report.health.before.failed_calls) == (200, 4)
+    assert "before, it was 2 % of 200" in report.message
 
 
 @pytest.mark.parametrize(("before", "after"), [(99, 200), (200, 99)])

@@ -8,6 +8,7 @@ import pytest
 from rollout.agent.inspection.sockets import host_addresses
 from rollout.agent.server import observation
 from rollout.agent.server.call_history import CallHistory
+from rollout.agent.server.call_outcomes import CallOutcomes
 from rollout.messages import Reason, Replication, SlotMigration
 from rollout.readiness import why_not_ready
 from tests.integration.agent.conftest import VALKEY
@@ -84,7 +85,7 @@ def test_the_names_by_which_other_servers_may_know_it(site):
 
 
 def test_a_server_on_another_host_has_not_the_names_of_this_one():
-    observer = observation.Observer(lambda _: False, CallHistory(), url="redis://192.0.2.77:6380/0")
+    observer = observation.Observer(lambda _: False, CallHistory(), CallOutcomes(), url="redis://192.0.2.77:6380/0")
     assert list(observer._names({"tcp_port": "6380"}, {})) == ["192.0.2.77:6380"]
 
 

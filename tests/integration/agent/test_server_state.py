@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from rollout.agent.operations.runner import Runner
 from rollout.agent.server.call_history import CallHistory
+from rollout.agent.server.call_outcomes import CallOutcomes
 from rollout.agent.server.observation import Observer, is_bundled
 from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import settings_from
@@ -202,7 +203,7 @@ class OldSession:
 @pytest.mark.parametrize("version", ["6.2.14", "7", "", "banana"])
 def test_an_old_server_is_refused(version):
     session: Any = OldSession(version)
-    _, state, modules = Observer(lambda _: False, CallHistory()).observe(session)
+    _, state, modules = Observer(lambda _: False, CallHistory(), CallOutcomes()).observe(session)
     assert (state.problem, modules) == (ServerProblem.SERVER_TOO_OLD, ())
     assert "Redis 7.0+" in state.message
 
