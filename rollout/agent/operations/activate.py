@@ -77,6 +77,8 @@ def _activate(operation: Operation, package: Package, module: LoadedModule, done
         refuse_unless_it_repairs(operation, module)
     if operation.node.persistence.is_external:
         done = replace(done, has_loaded=done.has_loaded or not is_loaded)
+        if not is_loaded:
+            done = replace(done, scratch=_try(operation, package, module, facts))
         facts = wait_for_load(operation, module)
     elif not is_loaded:
         done = _load(operation, package, module, facts)
@@ -143,12 +145,17 @@ def _observed(operation: Operation) -> ServerFacts:
     return facts
 
 
-def _load(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
+def _try(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> ScratchLoad | None:
+    """Check the file, and load it into a scratch server. Raises: `Failure`."""
     # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read again; before the swap, because it takes long.
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
     if file_digest(operation.target / package.module_file) != expected:
         raise Failure(Reason.CHECKSUM_MISMATCH, f"`{package.module_file}` changed on the node's disk. Check the disk.")
-    scratch = try_in_scratch(operation, package, module, facts)
+    return try_in_scratch(operation, package, module, facts)
+
+
+def _load(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
+    scratch = _try(operation, package, module, facts)
     operation.node.persistence.prepare(operation.server_target.parent, module.args, operation.load_order)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()
@@ -163,10 +170,11 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
             except LoadRefusedError as refused:
                 restore_options(operation, session)
                 raise _explained(operation, session, refused) from refused
+            # At once: from now on there may be data that need it.
+            if operation.has_types is not False or _leaves_writes_in_aof(session, module.name):
+                operation.write_line(module)
             message = restore_options(operation, session) if loaded else ""
             _refuse_unknown_option_lines(operation, session)
-            if operation.has_types or _leaves_writes_in_aof(session, module.name):
-                operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message, scratch=scratch)
 

@@ -65,9 +65,9 @@ class Operation:
         return self.node.module_store.server_path(self.command.module_name, self.command.version)
 
     @property
-    def has_types(self) -> bool:
-        """True if the version is known to export data types."""
-        return self.command.has_types or any(each.has_types for each in self._scratch_loads())
+    def has_types(self) -> bool | None:
+        """True if the version exports data types, None if this is not known: its data may need it."""
+        return any_known((self.command.has_types or None, *(each.has_types for each in self._scratch_loads())))
 
     @property
     def aux_data(self) -> bool | None:

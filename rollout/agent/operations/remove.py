@@ -60,7 +60,7 @@ def deactivate(operation: Operation) -> str:
     Raises: `Failure`.
     """
     if operation.node.persistence.is_external:
-        words = ""
+        words = _refuse_unsafe_line(operation)
         wait_for_unload(operation)
         operation.commit()
     else:
@@ -72,10 +72,28 @@ def deactivate(operation: Operation) -> str:
     return words
 
 
+def _refuse_unsafe_line(operation: Operation) -> str:
+    """Check that a start without the module finds no data that need it, before a person removes its line. Return what still
+    refers to it, in words."""
+    seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
+    with operation.node.server.session(seconds) as session:
+        loaded = _loaded(operation, session)
+        if loaded is None:
+            return ""
+        refuse_unsafe(operation, loaded)
+        if writes_to_aof(session, loaded):
+            rewrite(operation, session)
+        return references(session, loaded)
+
+
+def _loaded(operation: Operation, session: Session) -> LoadedModule | None:
+    return next((each for each in session.modules() if operation.is_at_target(each)), None)
+
+
 def _unload_if_loaded(operation: Operation) -> str:
     seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
-        loaded = next((each for each in session.modules() if operation.is_at_target(each)), None)
+        loaded = _loaded(operation, session)
         if loaded is None:
             if operation.resumed and operation.node.persistence.names(operation.server_target) and session.writes_aof():
                 rewrite(operation, session)  # the agent may have died between the unload and the end of the rewrite
@@ -99,8 +117,8 @@ def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> Non
     """Unload the version. Its line is parked before, and restored if the server refuses.
 
     A line that the server's data may need stays until the data is known not to need it, so that the server starts after
-    any crash in between: the line of a module that declares data types, because only the unload proves that it has none,
-    and of a module whose commands may be in the append-only file.
+    any crash in between: the line of a module that may have data types, because only the unload proves that it has none, and
+    of a module whose commands may be in the append-only file.
     """
     operation.server_log.mark(session)
     if writes := writes_to_aof(session, loaded):
@@ -108,7 +126,8 @@ def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> Non
             unload_and_rewrite(operation, session, loaded, writes)
         return
     operation.commit()
-    line = nullcontext() if operation.has_types else operation.node.persistence.parked(operation.server_target)
+    is_parked = operation.has_types is False
+    line = operation.node.persistence.parked(operation.server_target) if is_parked else nullcontext()
     with line, reported_as_crash(operation):
         refuse_to_change(operation.node, operation.command, session)
         unload(session, loaded)

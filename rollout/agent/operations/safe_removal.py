@@ -27,7 +27,8 @@ def refuse_unsafe(operation: Operation, loaded: LoadedModule) -> None:
             refuse_if_named_in_acl(session, loaded, user=operation.node.settings.server_user)
             if not operation.command.even_if_used:
                 _refuse_if_used(operation, session, loaded)
-            if operation.has_types:
+            # The server unloads no module with types, but a person who removes its line does not know them either.
+            if operation.has_types or (operation.has_types is None and operation.node.persistence.is_external):
                 _refuse_if_keys(operation, loaded)
         except Failure as failure:
             words = " ".join(filter(None, (failure.message, references(session, loaded))))
@@ -45,8 +46,12 @@ def references(session: Session, loaded: LoadedModule) -> str:
 
 
 def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModule) -> None:
-    """Refuse a module that is known to write auxiliary data, if the server writes it to a disk or to a replica."""
-    if not operation.aux_data:
+    """Refuse a module that writes auxiliary data, if the server writes it to a disk or to a replica.
+
+    If that is not known, an unload is safe: a module with auxiliary data has a data type, so the server refuses.
+    """
+    aux_data = operation.aux_data
+    if not aux_data and not (aux_data is None and operation.node.persistence.is_external):
         return
     info = session.info("persistence") | session.info("replication")
     try:
@@ -66,8 +71,9 @@ def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModul
     if found:
         raise Failure(
             Reason.AUX_DATA,
-            f"{loaded.name} {loaded.version} writes auxiliary data, so an RDB file that has it is not loaded without the "
-            f"module. This server has {' and '.join(found)}. Keep the module, or replace the server by one without it.",
+            f"{loaded.name} {loaded.version} {'writes' if aux_data else 'may write'} auxiliary data, so an RDB file that has it "
+            f"is not loaded without the module. This server has {' and '.join(found)}. Keep the module, or replace the server "
+            "by one without it.",
         )
 
 
@@ -113,6 +119,7 @@ _ONLY_A_RESTART = "Without such keys it also stays loaded: it exports data types
 
 def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
     name = f"{loaded.name} {loaded.version}"
+    stays = "" if operation.node.persistence.is_external else f" {_ONLY_A_RESTART}"
     seconds = operation.deadline.remaining()
     user = operation.node.settings.server_user or "default"
     try:
@@ -122,18 +129,18 @@ def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
         raise Failure(
             Reason.DATA_IN_USE,
             f"It is not known if there are keys of {name}: {KEYS_SECONDS:g} s were not enough to look at all keys. "
-            f"Keep the module. {_ONLY_A_RESTART}",
+            f"Keep the module.{stays}",
         ) from None
     except RefusedError as error:
         raise Failure(
             Reason.DATA_IN_USE,
             f"It is not known if there are keys of {name}: {str(error).rstrip('.')}. Allow the agent to look: "
-            f"ACL SETUSER {user} %R~* +select +scan +type. {_ONLY_A_RESTART}",
+            f"ACL SETUSER {user} %R~* +select +scan +type.{stays}",
         ) from error
     if key is not None:
         raise Failure(
             Reason.DATA_IN_USE,
-            f"{_found(key)} {name} may need it. Keep the module, or delete all keys of that type first. {_ONLY_A_RESTART}",
+            f"{_found(key)} {name} may need it. Keep the module, or delete all keys of that type first.{stays}",
         )
 
 

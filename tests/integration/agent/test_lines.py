@@ -244,6 +244,23 @@ def test_it_starts_also_when_the_agent_dies_with_it(site, built):
     assert site.server.call("KEEPS.GET", "k") == 7
 
 
+@BOTH
+@AOF_OFF
+@pytest.mark.parametrize("scratch", ["off"])
+@pytest.mark.parametrize("point", ["settling", "unload"])
+def test_unknown_types_count_as_types(site, built, point):
+    """No scratch server has loaded the module, and its package says nothing."""
+    command = site.command(built("keeps", 1), **SETTLE)
+    if point == "unload":
+        site.run(command)
+        command = site.command(built("keeps", 1), Action.REMOVE)
+    site.run_and_die(command, point)
+    site.server.call("KEEPS.SET", "k", "7")
+    site.server.call("SAVE")
+    site.server.restart()
+    assert site.server.call("KEEPS.GET", "k") == 7
+
+
 def test_its_line_and_its_files_stay_while_the_server_is_down(site, built, monkeypatch):
     monkeypatch.setattr("rollout.agent.operations.settle.DOWN_SECONDS", 0.1)
     monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)

@@ -8,7 +8,8 @@ from rollout.agent.operations.aof_rewrite import rewrite
 from rollout.agent.server import call_history
 from rollout.agent.server.session import Session
 from rollout.messages import Phase, Reason
-from tests.integration.agent.conftest import SERVERS
+from tests.integration.agent.conftest import SERVERS, Valkey
+from tests.plugins.server import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)
@@ -173,6 +174,27 @@ def test_auxiliary_data_at_a_server_that_keeps_nothing(site, base):
     assert site.remove(base, aux_data=True).phase is Phase.SUCCEEDED
 
 
+@pytest.mark.parametrize("aof", ["yes"])
+def test_auxiliary_data_at_a_server_with_an_append_only_file(site, base):
+    report = refused(site, base, aux_data=True)
+    assert (report.reason, "has an append-only file" in report.message) == (Reason.AUX_DATA, True)
+
+
+@AOF_OFF
+@pytest.mark.parametrize("words", ["a master", "replicas"])
+def test_auxiliary_data_in_a_shard(site, base, binary, words):
+    other, port = Valkey(site.root / "other", binary=binary, aof="no").start(), free_port()
+    master, replica = (other, site.server) if words == "a master" else (site.server, other)
+    try:
+        master.call("CONFIG", "SET", "port", port)
+        replica.call("REPLICAOF", "127.0.0.1", port)
+        wait_for(lambda: replica.call("INFO", "replication")["master_link_status"] == "up")
+        report = refused(site, base, aux_data=True)
+        assert (report.reason, f"has {words}" in report.message) == (Reason.AUX_DATA, True)
+    finally:
+        other.kill()
+
+
 @pytest.mark.parametrize("aux_data", [False, None])
 def test_no_known_auxiliary_data(site, base, aux_data):
     assert site.remove(base, aux_data=aux_data).phase is Phase.SUCCEEDED
@@ -295,3 +317,58 @@ def test_options_of_the_module_are_named(site, built):
         Phase.SUCCEEDED,
         "Remove its options from the server's configuration: sized.size.",
     )
+
+
+# --- Another hand owns the lines: it would remove the line, and the next start would fail
+
+
+def hand_over(site):
+    """From now on a person owns the server's configuration."""
+    site.environ["MODFLEET_PERSISTENCE"] = "external"
+    site.restart_agent()
+
+
+def asked(site):
+    """What the person must do."""
+    return site.runner.heartbeat(hello=False).facts.to_do
+
+
+@AOF_OFF
+@pytest.mark.parametrize("scratch", ["require", "off"])
+def test_a_line_that_keys_need_is_kept(site, built, scratch):
+    """Also if it is not known that the module has data types."""
+    site.install(built("keeps", 1))
+    site.server.call("KEEPS.SET", "k", "7")
+    hand_over(site)
+    report = refused(site, built("keeps", 1), even_if_used=True)
+    assert (report.reason, asked(site)) == (Reason.DATA_IN_USE, "")
+
+
+@AOF_OFF
+@pytest.mark.parametrize("scratch", ["off"])
+def test_unknown_auxiliary_data_keep_the_line(site, base):
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    hand_over(site)
+    report = refused(site, base)
+    assert (report.reason, "may write auxiliary data" in report.message) == (Reason.AUX_DATA, True)
+    assert asked(site) == ""
+
+
+def test_used_commands_and_rules_keep_the_line(site, base):
+    hand_over(site)
+    site.server.call("BASE.ASK")
+    assert refused(site, base).reason is Reason.IN_USE
+    site.server.call("ACL", "SETUSER", "bob", "on", "nopass", "-@all", "+base.ask")
+    assert refused(site, base, even_if_used=True).reason is Reason.ACL_REFERENCES_MODULE
+    assert asked(site) == ""
+
+
+def test_the_server_of_a_person_starts_with_its_data_after_the_removal(site, writes):
+    hand_over(site)
+    report = site.remove(writes, even_if_used=True, deadline_seconds=1)
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.EXTERNAL_CONFIGURATION)
+    (site.root / "modules/modfleet.conf").write_text("")
+    site.server.restart()
+    assert (site.server.call("GET", "k"), site.server.loaded()) == ("v", set())
+    assert site.remove(writes).phase is Phase.SUCCEEDED
+    assert site.left() == []
