@@ -17,6 +17,7 @@ import pytest
 
 from artifacts_app.package import inspect_package
 from modfleet.packing.build import Order, make_package
+from rollout.agent.node.node import PLATFORM
 from rollout.agent.operations.runner import Runner
 from rollout.agent.scratch.confinement import Confinement
 from rollout.agent.scratch.live import live_server
@@ -216,6 +217,14 @@ def test_warn_loads_what_has_failed(site, built):
     assert report.scratch.problem.startswith("No scratch server can run on this node")
 
 
+def test_warn_loads_what_a_scratch_server_has_refused(site, built):
+    args = replace(built("needs_arguments"), name="args", version=20304)
+    set_up(site, SCRATCH="warn")
+    report = site.install(args, command_line_args="name Ada", scratch_args="wrong")
+    assert (report.phase, site.server.loaded()) == (Phase.SUCCEEDED, {("args", 20304)})
+    assert "give me: name <word>" in report.scratch.problem
+
+
 def test_off_tries_nothing(site, built):
     set_up(site, SCRATCH="off")
     report = site.install(built("greet"))
@@ -264,6 +273,21 @@ def test_a_success_on_another_node_is_enough(site, built):
     assert site.install(built("greet")).reason is Reason.SCRATCH_UNAVAILABLE
     report = site.install(built("greet"), scratch_done=(key,), scratch_sources=("package",))
     assert (report.phase, report.scratch.source) == (Phase.SUCCEEDED, "package")
+
+
+@pytest.mark.parametrize("other", [{"server": "redis 0.0.1"}, {"platform": "linux/x86_64/other1"}])
+def test_a_success_elsewhere_is_none_here(site, built, other):
+    """On another version of the server, or on another platform."""
+    here = site.server.call("INFO", "server")
+    server = f"valkey {here['valkey_version']}" if "valkey_version" in here else f"redis {here['redis_version']}"
+    platform = f"{PLATFORM}/{site.runner.node.operating_system}"
+    what = {"content_sha256": built("greet").package.content_sha256, "server": server, "platform": platform}
+    set_up(site, SERVER_BINARY="/nonexistent")
+    elsewhere = scratch_key(**what | other, args=("",))
+    report = site.install(built("greet"), scratch_done=(elsewhere,), scratch_sources=("node n2",))
+    assert report.reason is Reason.SCRATCH_UNAVAILABLE
+    same = scratch_key(**what, args=("",))
+    assert site.install(built("greet"), scratch_done=(same,), scratch_sources=("node n2",)).phase is Phase.SUCCEEDED
 
 
 def test_a_program_that_was_replaced_on_disk_is_still_used(site, built, binary):

@@ -9,7 +9,7 @@ from msgspec import to_builtins
 
 from rollout.delivery.ingestion import record_heartbeats
 from rollout.domain.strategy import Gate
-from rollout.messages import Finding, FindingStatus, InstalledModule, Phase, Reason, Replica, ServerState
+from rollout.messages import Finding, FindingStatus, InstalledModule, Phase, Reason, Replica, ServerState, WouldStart
 from rollout.models import Rollout
 from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
@@ -74,6 +74,18 @@ def test_degraded_nodes_come_first(run):
         assert words in shown
     assert "Doctor" not in run("nodes", "show", NODES[0]).stdout
     run("nodes", "decommission", "zz-away", "--yes")
+
+
+def test_a_server_that_would_not_start_again_comes_first(run):
+    join("zz-broken")
+    state = ServerState(
+        would_start=WouldStart.NO, would_start_reason="server.conf:9 loads /x.so, which does not exist."
+    )
+    record_heartbeats([heartbeat_of("zz-broken") | {"facts": to_builtins(state)}])
+    listed = run("nodes", COLUMNS="300").stdout.splitlines()
+    assert listed[1].split()[:2] == ["zz-broken", "degraded"]
+    assert "server.conf:9 loads /x.so" in listed[1]
+    run("nodes", "decommission", "zz-broken", "--yes")
 
 
 def test_the_list_tells_what_is_loaded_from_what_is_only_there(run):
