@@ -11,7 +11,7 @@ from rollout.messages import Action, Activation, Phase, Reason, Replication, Rep
 from rollout.readiness import what_changed, why_not_ready
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.nodes import Nodes
 
 WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING, Phase.SETTLING)
 
@@ -94,7 +94,7 @@ class Agent:
     module version; `spoiled` are those that were changed by hand. `had`: what was there of the module when the node first
     began to work on an operation of the rollout."""
 
-    def __init__(self, world: "World", name: str, disk: Disk | None = None) -> None:
+    def __init__(self, world: "Nodes", name: str, disk: Disk | None = None) -> None:
         self.world = world
         self.name = name
         self.alive = True

@@ -15,7 +15,9 @@ from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Order, Script
-from tests.simulation.world import BEAT_SECONDS, EPOCH, MODULE, ZONE, World
+from tests.simulation.clock import EPOCH
+from tests.simulation.control_plane import BEAT_SECONDS, MODULE, ZONE
+from tests.simulation.world import World
 
 #: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
 ROUND_SECONDS = 60.0

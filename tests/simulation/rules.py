@@ -47,7 +47,8 @@ from tests.simulation.snapshot import IN_PROGRESS
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Agent, Order
-    from tests.simulation.world import Recorded, World
+    from tests.simulation.control_plane import ControlPlane
+    from tests.simulation.log import Recorded
 
 #: After so many seconds, all servers have told of a failover, also if one heartbeat was lost.
 UNTOLD_SECONDS = 30.0
@@ -57,7 +58,7 @@ BAD = (Phase.FAILED, Phase.TIMED_OUT)
 class Broken(AssertionError):
     """A rule does not hold. `rule` is its name."""
 
-    def __init__(self, world: "World", rule: str, detail: str = "") -> None:
+    def __init__(self, world: "ControlPlane", rule: str, detail: str = "") -> None:
         self.rule = rule
         again = f"MODFLEET_SEED={world.seed} .venv/bin/pytest -k one_seed tests/simulation"
         last = "\n".join(f"  {each.position} {each.recorded_at:%H:%M:%S.%f} {each.event}" for each in world.log[-15:])
@@ -67,7 +68,7 @@ class Broken(AssertionError):
 class Rules:
     """Of one world."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: "ControlPlane") -> None:
         self.world = world
         self.stopped: set[str] = set()  # by a threshold, and nobody has resumed
         self.paused: set[str] = set()

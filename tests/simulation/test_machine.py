@@ -12,7 +12,8 @@ from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import HAPPENINGS, settle
-from tests.simulation.world import ZONE, World
+from tests.simulation.control_plane import ZONE
+from tests.simulation.world import World
 
 AMOUNTS = st.integers(0, 4) | st.sampled_from(["10%", "34%", "50%", "100%"])
 STRATEGIES = st.builds(
