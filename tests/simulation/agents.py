@@ -42,7 +42,8 @@ class Script:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A command as it travels. The agent drops it if it arrives after `expires`."""
+    """A command as it travels. The agent drops it if it arrives after `expires`. `ignored`: the replicas that people had
+    accepted at the release."""
 
     rollout: str
     node: str
@@ -58,6 +59,8 @@ class Order:
     sent_at: datetime = field(compare=False)
     expires: datetime = field(compare=False)
     release: int = 0
+    released_at: datetime = field(compare=False)
+    ignored: frozenset[str] = field(compare=False)
     expects: Replication | None = field(default=None, compare=False)
 
     @property

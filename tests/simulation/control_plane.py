@@ -14,7 +14,7 @@ from rollout.domain.node.commands import (
     RecordInventory,
 )
 from rollout.domain.node.decider import NODE
-from rollout.domain.node.events import ABSENT, node_stream
+from rollout.domain.node.events import ABSENT, NodeDecommissioned, node_stream
 from rollout.domain.node.health import Degradation
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.commands import (
@@ -25,7 +25,7 @@ from rollout.domain.placement.commands import (
     Release,
 )
 from rollout.domain.placement.decider import PLACEMENT
-from rollout.domain.placement.events import Target, placement_stream
+from rollout.domain.placement.events import OperationReleased, Target, placement_stream
 from rollout.domain.placement.state import PlacementState
 from rollout.domain.rollout.commands import RolloutCommand
 from rollout.domain.rollout.decider import ROLLOUT
@@ -58,7 +58,7 @@ ZONE = "zone"
 AWAY = Degradation(reason="server_unreachable", message="The server cannot be reached.")
 MODULE = "greet"
 #: Silence after which a node is declared offline, and the first wait before a command is sent again, seconds.
-SILENCE_SECONDS = 90.0
+SILENCE_SECONDS = 30.0
 RESEND_SECONDS = 5.0
 LONGEST_RESEND_SECONDS = 300.0
 #: Between two heartbeats, and how long a command may be carried out after it was sent, seconds.
@@ -119,6 +119,10 @@ class ControlPlane(Folded, Clock):
         self.uids: list[str] = []
         self._scripts = scripts or (lambda *_: Script())
         self._step = step
+        #: The replicas that people had accepted at the last release of an operation, by its key.
+        self._ignored_at_release: dict[str, frozenset[str]] = {}
+        #: When nodes were decommissioned.
+        self.left_at: dict[str, datetime] = {}
         self._heartbeats = 0
         self._facts: dict[str, tuple[topology.ServerFacts, dict[str, Any]]] = {}
         self._relay_runs_at: datetime | None = None
@@ -136,6 +140,8 @@ class ControlPlane(Folded, Clock):
             self.log.append(recorded)
             self.rules.before(recorded)
             self.apply(recorded)
+            if isinstance(event, NodeDecommissioned):
+                self.left_at[event.node] = self.now
             if hasattr(event, "node") and hasattr(event, "rollout"):
                 self._note(event)
         if added:
@@ -147,6 +153,8 @@ class ControlPlane(Folded, Clock):
         row = self.operation(event.rollout, event.node)
         if row is None:  # a report of what was never asked for
             return
+        if isinstance(event, OperationReleased):
+            self._ignored_at_release[row.key] = self.fleet.ignored
         if row.phase not in IN_PROGRESS:
             self.in_progress.pop(row.key, None)
             return
@@ -266,6 +274,7 @@ class ControlPlane(Folded, Clock):
         self._carry(hear, self._order(row))
 
     def _order(self, row: Operation) -> Order:
+        assert row.released_at
         return Order(
             rollout=row.rollout,
             node=row.node,
@@ -281,6 +290,8 @@ class ControlPlane(Folded, Clock):
             sent_at=self.now,
             expires=self.now + timedelta(seconds=EXPIRES_SECONDS),
             release=row.releases,
+            released_at=row.released_at,
+            ignored=self._ignored_at_release[row.key],
             expects=None if row.expects is None else convert(row.expects, Replication),
         )
 

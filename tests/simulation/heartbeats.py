@@ -10,7 +10,7 @@ from rollout.domain.placement.commands import GiveBack
 from rollout.domain.topology import servers as topology
 from rollout.domain.topology.places import places_of
 from rollout.domain.topology.servers import facts_of, replication_of
-from rollout.messages import Inventory, NodeProfile, Phase, ServerState
+from rollout.messages import InstalledModule, Inventory, NodeProfile, Phase, ServerState
 from rollout.models import Liveness, ShardMember
 from rollout.process.shards import move
 from rollout.readiness import why_not_ready
@@ -19,6 +19,14 @@ from tests.simulation.control_plane import AWAY, BEAT_SECONDS, SILENCE_SECONDS, 
 
 
 class Heartbeats(ControlPlane):
+    def inventory_of(self, name: str) -> Inventory:
+        self._heartbeats += 1
+        modules = tuple(
+            InstalledModule(module_name=module_name, version=version, content_sha256=content, loaded=loaded)
+            for (module_name, version), (content, loaded) in sorted(self.agents[name].disk.items())
+        )
+        return Inventory(sequence=self._heartbeats, modules=modules)
+
     def _take_heartbeat(self, name: str, inventory: Inventory, state: ServerState, hello: bool = False) -> None:
         zone = self.servers[name].zone
         profile = NodeProfile(platform="linux/x86_64", labels={ZONE: zone} if zone else {})
@@ -30,6 +38,8 @@ class Heartbeats(ControlPlane):
         self.record(self._command_node(command))
         is_known = name in self.rows.members and self.reported[name][1] == state
         self.reported[name] = inventory.sequence, state
+        if self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED:
+            self.servers.told(name, state, self.now)
         moved = set() if is_known else self._place_members()
         rows = (row for node in sorted({name, *moved}) for row in self.unfinished_on(node))
         for uid in sorted({row.rollout for row in rows}):
@@ -39,26 +49,26 @@ class Heartbeats(ControlPlane):
     def _place_members(self) -> set[str]:
         """Place the nodes of the fleet by what they have reported. Return those that have changed."""
         members = self.rows.members
-        fleet = [name for name in sorted(self.reported) if self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED]
+        names = [name for name in sorted(self.reported) if self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED]
         facts = {}
-        for name in fleet:
+        for name in names:
             state = self.reported[name][1]
             if state.role or name not in members:
                 facts[name] = facts_of(state), to_builtins(replication_of(state))
             else:  # it is away, and its place stays
                 facts[name] = self._facts[name]
         self._facts = facts
-        places = places_of([topology.Server(node=name, facts=facts[name][0]) for name in fleet])
+        places = places_of([topology.Server(node=name, facts=facts[name][0]) for name in names], self.fleet.ignored)
         former = {name: vars(row) | {"_state": None} for name, row in members.items()}
         known = dict(members)
         members.clear()
-        for name in fleet:
+        for name in names:
             row = members[name] = known.get(name) or ShardMember(node=name)
             row.replication, row.host = facts[name][1], self.servers[name].host
             row.not_ready, row.not_ready_message = why_not_ready(self.reported[name][1]) or ("", "")
             move(row, places[name], self.now)
         now = {name: vars(row) | {"_state": None} for name, row in members.items()}
-        return {name for name in fleet if now[name] != former.get(name)}
+        return {name for name in names if now[name] != former.get(name)}
 
     def heard(self, name: str) -> Liveness:
         agent = self.agents[name]

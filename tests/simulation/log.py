@@ -7,7 +7,7 @@ from typing import Any
 
 from eventstore import Decider, Metadata, begun_by, person
 from rollout.domain.fleet.decider import FLEET
-from rollout.domain.fleet.events import FleetFrozen, FleetThawed
+from rollout.domain.fleet.events import FleetEvent, FleetFrozen, FleetThawed
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.state import NodeState
 from rollout.domain.placement.commands import (
@@ -94,10 +94,10 @@ class Folded:
                 self.rollouts[event.rollout] = ROLLOUT.evolve(self.rollouts.get(event.rollout, ROLLOUT.initial), event)
                 self.of_rollouts.apply(told)
 
-    def _freeze(self, event: FleetFrozen | FleetThawed, now: datetime) -> None:
+    def _freeze(self, event: FleetEvent, now: datetime) -> None:
         if isinstance(event, FleetFrozen):
             self.rows.freeze = FleetFreeze(frozen=True, reason=event.reason, actor="alice", frozen_at=now)
-        else:
+        elif isinstance(event, FleetThawed):
             assert self.rows.freeze
             self.rows.freeze.frozen, self.rows.freeze.thawed_at = False, now
 

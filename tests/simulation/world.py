@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from rollout.domain.errors import NothingToRollBackError, OperationFinalError, RolloutError
-from rollout.domain.fleet.decider import FLEET
+from rollout.domain.fleet.decider import FLEET, FleetCommand
 from rollout.domain.fleet.events import FLEET_STREAM
 from rollout.domain.fleet.freeze import Freeze, Thaw
+from rollout.domain.fleet.ignored_replicas import IgnoreReplica, UnignoreReplica
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.commands import (
     Cancel,
@@ -198,6 +199,18 @@ class World(Nodes):
 
     def thaw(self) -> None:
         self.record((FLEET_STREAM, event) for event in FLEET.decide(self.fleet, Thaw()))
+        self.advance_all()
+
+    def ignore(self, address: str) -> None:
+        """Accept a replica without an agent."""
+        self._decide_on_fleet(IgnoreReplica(address=address, reason="it only reads"))
+
+    def unignore(self, address: str) -> None:
+        self._decide_on_fleet(UnignoreReplica(address=address))
+
+    def _decide_on_fleet(self, command: FleetCommand) -> None:
+        self.record((FLEET_STREAM, event) for event in FLEET.decide(self.fleet, command))
+        self._place_members()
         self.advance_all()
 
     def tried(self, function: Callable[..., Answer], *args: Any, **more: Any) -> Answer | None:
