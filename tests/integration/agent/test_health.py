@@ -312,7 +312,21 @@ def test_nothing_is_measured_without_a_load(site, built):
 
 # --- A hang
 
+#: In place of 10 s, in all tests but one.
+HANG_SECONDS = 2.0
 
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr("rollout.agent.operations.settle.HANG_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
+
+
+def test_a_hang_is_reported_after_10_seconds(site, built, waits):
+    test_a_hang_is_reported_before_the_deadline(site, built, waits, Phase.SETTLING)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("phase", [Phase.PROBING, Phase.SETTLING])
 def test_a_hang_is_reported_before_the_deadline(site, built, waits, phase):
     def stop_until_it_is_reported():
@@ -341,28 +355,28 @@ def hang(site):
 
 
 @BOTH
-def test_a_command_that_hangs_fails_the_operation_at_its_deadline(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
-    command = site.command(built("fails", 1), settle_seconds=30, deadline_seconds=14)
+@pytest.mark.usefixtures("impatient")
+def test_a_command_that_hangs_fails_the_operation_at_its_deadline(site, built):
+    command = site.command(built("fails", 1), settle_seconds=30, deadline_seconds=6)
     report = site.run_and(command, Phase.SETTLING, lambda: hang(site))
     assert noted(site) == [Reason.SERVER_HANGS]
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
     assert "only SIGKILL ends it" in report.message
 
 
-def test_a_probe_that_gets_no_answer_fails_the_operation_at_its_deadline(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
-    command = site.command(built("greet"), deadline_seconds=12)
+@pytest.mark.usefixtures("impatient")
+def test_a_probe_that_gets_no_answer_fails_the_operation_at_its_deadline(site, built):
+    command = site.command(built("greet"), deadline_seconds=4)
     report = site.run_and(command, Phase.PROBING, lambda: site.server.process.send_signal(signal.SIGSTOP))
     assert Reason.SERVER_HANGS in noted(site)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("scratch", ["off"])
-def test_a_load_that_hangs_is_reported_before_its_deadline(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
+def test_a_load_that_hangs_is_reported_before_its_deadline(site, built):
     site.said = []
-    report = site.run(site.command(built("hangs", 1), deadline_seconds=12))
+    report = site.run(site.command(built("hangs", 1), deadline_seconds=4))
     assert [each.phase for each in site.said if each.reason is Reason.SERVER_HANGS] == [Phase.LOADING, Phase.FAILED]
     assert report.reason is Reason.SERVER_HANGS
 
