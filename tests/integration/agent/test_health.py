@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from rollout.agent.node.heartbeat import Heartbeats
+from rollout.agent.server.session import Server
 from rollout.messages import FailedCalls, Phase, Reason, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey
 from tests.plugins.server import free_port
@@ -312,14 +313,16 @@ def test_nothing_is_measured_without_a_load(site, built):
 
 # --- A hang
 
-#: In place of 10 s, in all tests but one.
-HANG_SECONDS = 2.0
-
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.settle.HANG_SECONDS", HANG_SECONDS)
+    """It is a hang after 2 s, not 10 s, and other answers are waited for 1 s, not 5 s."""
+    session = Server.session
+    monkeypatch.setattr("rollout.agent.operations.settle.HANG_SECONDS", 2.0)
     monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
+    monkeypatch.setattr("rollout.agent.node.node.PING_SECONDS", 0.5)
+    monkeypatch.setattr("rollout.agent.node.heartbeat.WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(Server, "session", lambda self, seconds=1.0, **more: session(self, seconds, **more))
 
 
 def test_a_hang_is_reported_after_10_seconds(site, built, waits):
@@ -384,6 +387,7 @@ def test_a_load_that_hangs_is_reported_before_its_deadline(site, built):
 # --- Between operations
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_heartbeat_says_that_the_server_hangs_before_the_interval_ends(site, waits):
     sent = []
 
