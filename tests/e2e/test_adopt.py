@@ -40,15 +40,15 @@ def host(control, workstation, tmp_path):
             cwd=tmp_path,
         )
         written = float(made.do(f"stat -c %Z {FOREIGN}"))
-        wait_for(lambda: time.time() > written + 6)
-        made.do("systemctl enable --now redis-server")
+        assert workstation(f"modfleet push {package}").returncode == 0
         token = re.findall(r"mfj1\S+", workstation("modfleet nodes add web-1").stdout)[0]
         (tmp_path / "token").write_text(token)
+        wait_for(lambda: time.time() > written + 6)
+        made.do("systemctl enable --now redis-server")
         made.do(
             f"modfleet agent install --control {control.url} --token-file token --server unix://{SOCKET} --name web-1 --yes",
             cwd=tmp_path,
         )
-        assert workstation(f"modfleet push {package}").returncode == 0
         yield made
 
 

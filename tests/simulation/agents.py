@@ -11,7 +11,7 @@ from rollout.messages import Action, Activation, Phase, Reason, Replication, Rep
 from rollout.readiness import what_changed, why_not_ready
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.nodes import Nodes
 
 WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING, Phase.SETTLING)
 
@@ -42,7 +42,8 @@ class Script:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A command as it travels. The agent drops it if it arrives after `expires`."""
+    """A command as it travels. The agent drops it if it arrives after `expires`. `ignored`: the replicas that people had
+    accepted at the release."""
 
     rollout: str
     node: str
@@ -58,6 +59,8 @@ class Order:
     sent_at: datetime = field(compare=False)
     expires: datetime = field(compare=False)
     release: int = 0
+    released_at: datetime = field(compare=False)
+    ignored: frozenset[str] = field(compare=False)
     expects: Replication | None = field(default=None, compare=False)
 
     @property
@@ -94,7 +97,7 @@ class Agent:
     module version; `spoiled` are those that were changed by hand. `had`: what was there of the module when the node first
     began to work on an operation of the rollout."""
 
-    def __init__(self, world: "World", name: str, disk: Disk | None = None) -> None:
+    def __init__(self, world: "Nodes", name: str, disk: Disk | None = None) -> None:
         self.world = world
         self.name = name
         self.alive = True

@@ -15,7 +15,9 @@ from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
 from tests.simulation.agents import Deed, Order, Script
-from tests.simulation.world import BEAT_SECONDS, EPOCH, MODULE, ZONE, World
+from tests.simulation.clock import EPOCH
+from tests.simulation.control_plane import BEAT_SECONDS, MODULE, ZONE
+from tests.simulation.world import World
 
 #: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
 ROUND_SECONDS = 60.0
@@ -34,7 +36,7 @@ def simulate(seed: int, **more: Any) -> World:
     world._scripts = Luck(chance.choice((0.0, 0.02, 0.1, 0.1, 0.3)))
     _join_all(world, _fleet_size(chance))
     world.is_faulty = chance.random() < 0.7
-    world.start(strategy(chance, has_zones=all(each.zone for each in world.servers)))
+    _start_first(world, strategy(chance, has_zones=_has_zones(world)))
     span = chance.choice((30.0, 120.0, 600.0))
     for _ in range(chance.randrange(10)):
         world.after(chance.uniform(0, span), happen, world)
@@ -47,6 +49,19 @@ def simulate(seed: int, **more: Any) -> World:
     if chance.random() < 0.5:
         _one_after_another(world)
     return world
+
+
+def _start_first(world: World, chosen: Strategy) -> None:
+    """Start a rollout. If replicas without an agent stop the plan, people accept them."""
+    if world.tried(world.start, chosen) is None:
+        for each in world.servers:
+            if not each.is_node:
+                world.ignore(each.address)
+        world.start(chosen)
+
+
+def _has_zones(world: World) -> bool:
+    return all(each.zone for each in world.servers if each.is_node)
 
 
 def _one_after_another(world: World) -> None:
@@ -86,6 +101,8 @@ def _join_all(world: World, count: int) -> None:
             host=f"host {chance.randrange(count)}" if shares_hosts else "",
             zone=chance.choice("abc") if has_zones else "",
         )
+    if chance.random() < 0.15:
+        _add_unmanaged(world, chance.choice(sorted(world.agents)), "")
     world.run(2 * BEAT_SECONDS)
 
 
@@ -151,7 +168,7 @@ def happen(world: World) -> None:
 
 def happen_to_a_shard(world: World) -> None:
     chance = world.chance
-    kind = chance.choice(("fail over", "fail over", "move a replica", "stop the server", "load data"))
+    kind = chance.choice((*3 * ("fail over",), "move a replica", "stop the server", "load data", *UNMANAGED))
     HAPPENINGS[kind](world, chance.choice(sorted(world.agents)), "")
 
 
@@ -193,7 +210,7 @@ def _start_another(world: World) -> None:
     names = sorted(world.agents)
     world.tried(
         world.start,
-        strategy(chance, has_zones=all(each.zone for each in world.servers)),
+        strategy(chance, has_zones=_has_zones(world)),
         version=chance.choice((1, 2, 3)),
         action=chance.choice((Action.INSTALL, Action.INSTALL, Action.REMOVE)),
         supersede=chance.random() < 0.7,
@@ -211,10 +228,36 @@ def _move_replica(world: World, name: str, uid: str) -> None:
     server = world.servers[name]
     if world.servers.replicas(name):
         return
+    if not server.is_up:
+        return
     if server.master:
         world.leave_shard(name)
     else:
         world.replicate(name, world.chance.choice(sorted(world.agents)))
+
+
+def _add_unmanaged(world: World, name: str, uid: str) -> None:
+    """A replica without an agent appears. It has replicas of its own at times."""
+    above, unmanaged = world.servers[name], f"u{sum(not each.is_node for each in world.servers):03d}"
+    if above.is_up:
+        world.add_unmanaged(unmanaged, name)
+        free = [each.name for each in world.servers.replicas(name) if each.is_node]
+        if free and world.chance.random() < 0.3:
+            world.replicate(free[-1], unmanaged)
+
+
+def _ignore(world: World, name: str, uid: str) -> None:
+    """People accept a replica without an agent, and at times change their mind."""
+    unmanaged = [each.address for each in world.servers if not each.is_node]
+    if unmanaged:
+        address = world.chance.choice(unmanaged)
+        world.ignore(address)
+        if world.chance.random() < 0.3:
+            world.after(world.chance.uniform(1, 200), world.tried, world.unignore, address)
+
+
+def _claim(world: World, name: str, uid: str) -> None:
+    world.claim(name, world.chance.choice([each.name for each in world.servers]), world.chance.choice((15.0, 200.0)))
 
 
 def _verb(command: Callable[[str], RolloutCommand]) -> Happening:
@@ -226,7 +269,11 @@ def _cancel(world: World, name: str, uid: str) -> None:
         world.tried(world.cancel, uid, name, force=world.chance.random() < 0.3)
 
 
+UNMANAGED = ("add an unmanaged replica", "ignore a replica", "claim an address")
 HAPPENINGS: dict[str, Happening] = {
+    "add an unmanaged replica": _add_unmanaged,
+    "ignore a replica": _ignore,
+    "claim an address": _claim,
     "abort": _verb(lambda uid: Abort(rollout=uid)),
     "another": lambda world, *_: _start_another(world),
     "approve": _verb(lambda uid: Approve(rollout=uid, remark="go", by_another=True)),
@@ -255,8 +302,9 @@ HAPPENINGS: dict[str, Happening] = {
 def settle(world: World) -> None:
     """The faults stop, people help where something waits for them, and all of it ends."""
     world.is_faulty = False
+    for each in world.servers:
+        world.start_server(each.name)
     for name in sorted(world.agents):
-        world.start_server(name)
         world.revive(name, hello=not world.agents[name].alive)
     end = world.now + timedelta(seconds=LONGEST_SECONDS)
     while not _has_ended(world) and world.now < end:

@@ -1,4 +1,7 @@
-"""The servers of the nodes as they really are: roles, shards and hosts. The control plane learns of them by heartbeats."""
+"""The servers as they really are: roles, shards and hosts. The control plane learns of them by heartbeats.
+
+Each server notes when the control plane could first know of its place: rules judge by that, and by nothing else.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,30 +14,48 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(slots=True)
 class Server:
-    """`master`: the node whose server it copies, empty for a master. `group`: the shard that it belongs to, also while its
-    replicas do not follow a failover yet. `host` and `zone`: of its node. `is_up`: it answers. `loads` and `backups`: how
-    many reasons it has to be not ready. `moved_at`: when the roles in its shard last changed."""
+    """`master`: the server that it copies, empty for a master. `group`: the shard that it belongs to, also while it does not
+    follow a failover yet. `host` and `zone`: of its node. `is_node`: it has an agent. `claims`: other addresses that it says
+    are its own. `is_up`: it answers. `loads` and `backups`: how many reasons it has to be not ready. `link_told_at` and
+    `member_told_at`: when its present master, and that it belongs to its shard, were reported; None if not yet.
+    `linked_at`: when it began to copy its master. `deposed_at`: when another server took its place as the master of the
+    shard."""
 
     name: str
     group: str
     master: str = ""
     host: str = ""
     zone: str = ""
+    is_node: bool = True
+    claims: tuple[str, ...] = ()
     is_up: bool = True
     loads: int = 0
     backups: int = 0
-    moved_at: datetime = NEVER
+    link_told_at: datetime | None = None
+    member_told_at: datetime | None = None
+    deposed_at: datetime = NEVER
+    linked_at: datetime = NEVER
 
     @property
     def address(self) -> str:
-        return f"{self.name}:6379"
+        return address_of(self.name)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.is_up and not self.loads and not self.backups
+
+
+def address_of(name: str) -> str:
+    return f"{name}:6379" if name else ""
 
 
 class Servers:
-    """All servers, by node."""
+    """All servers, by name. The server of a node has the node's name."""
 
     def __init__(self) -> None:
         self._servers: dict[str, Server] = {}
+        #: The master of each shard, as people or a Sentinel see it: a former one may be a master too.
+        self._masters: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> Server:
         return self._servers[name]
@@ -42,19 +63,18 @@ class Servers:
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
 
-    def add(self, name: str, *, master: str = "", host: str = "", zone: str = "") -> None:
+    def add(self, name: str, *, master: str = "", host: str = "", zone: str = "", is_node: bool = True) -> None:
         group = self[master].group if master else name
-        self._servers[name] = Server(name, group, master=master, host=host or f"host of {name}", zone=zone)
+        self._servers[name] = Server(
+            name, group, master=master, host=host or f"host of {name}", zone=zone, is_node=is_node
+        )
+        self._masters.setdefault(group, name)
+
+    # --- Who copies whom
 
     def replicas(self, name: str) -> list[Server]:
         """Return the servers that copy this one directly."""
         return [each for each in self if each.master == name]
-
-    def move(self, group: str, now: datetime) -> None:
-        """Note that roles in the shard change."""
-        for each in self:
-            if each.group == group:
-                each.moved_at = now
 
     def below(self, name: str) -> list[Server]:
         """Return the servers that copy this one, directly or through others."""
@@ -75,20 +95,62 @@ class Servers:
         """Return the master at the top of its shard."""
         return (self.above(name) or [self[name]])[-1].name
 
-    def follow(self, name: str, master: str) -> None:
+    def is_master_of_shard(self, name: str) -> bool:
+        return self._masters[self[name].group] == name
+
+    def is_abandoned(self, name: str) -> bool:
+        """Return True if it is a former master, and nothing of its shard copies it any more."""
+        server = self[name]
+        is_former = not server.master and not self.is_master_of_shard(name)
+        return is_former and all(each.linked_at > server.deposed_at for each in self.replicas(name))
+
+    # --- What changes
+
+    def promote(self, name: str, now: datetime) -> None:
+        """Make a replica the master of its shard."""
+        server = self[name]
+        self[self._masters[server.group]].deposed_at = now
+        self._masters[server.group] = name
+        server.master, server.link_told_at = "", None
+
+    def follow(self, name: str, master: str, now: datetime) -> None:
         """Make the server a replica. Do nothing if it would copy itself."""
         if name != master and name not in {each.name for each in self.above(master)}:
-            self[name].master = master
+            self[name].master, self[name].linked_at, self[name].link_told_at = master, now, None
             self.regroup(name, self[master].group)
 
     def leave(self, name: str, group: str) -> None:
         """Make the server a master with its own replicas. `group`: the name of its shard from now on."""
-        self[name].master = ""
+        self[name].master, self[name].link_told_at = "", None
+        self._masters[group] = name
         self.regroup(name, group)
 
     def regroup(self, name: str, group: str) -> None:
         for each in (self[name], *self.below(name)):
-            each.group = group
+            if each.group != group:
+                each.group, each.member_told_at = group, None
+
+    # --- What is seen of them
+
+    def told(self, name: str, state: ServerState, now: datetime) -> None:
+        """Note what a heartbeat has told of the present: whom the server copies, and who copies it."""
+        listed = {each.address for each in state.replicas}
+        links = [each for each in self.replicas(name) if each.address in listed]
+        if state.role and state.master == address_of(self[name].master):
+            links.append(self[name])
+        for each in links:
+            each.link_told_at = each.link_told_at or now
+        for each in self:
+            if each.member_told_at is None and all(one.link_told_at for one in self._path(each)):
+                each.member_told_at = now
+
+    def _path(self, server: Server) -> list[Server]:
+        return [each for each in (server, *self.above(server.name)) if each.master]
+
+    def is_path_told(self, lower: Server, upper: Server, at: datetime) -> bool:
+        """Return True if every step from the server up to one that it copies was reported before that time."""
+        path = [lower, *self.above(lower.name)]
+        return all(each.link_told_at and each.link_told_at <= at for each in path[: path.index(upper)])
 
     def state(self, name: str) -> ServerState:
         """Return what its agent sees of it."""
@@ -115,5 +177,5 @@ class Servers:
             master_sync_in_progress=False if master else None,
             cluster_enabled=False,
             backups=server.backups,
-            addresses=(server.address,),
+            addresses=(server.address, *server.claims),
         )

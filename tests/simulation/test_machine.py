@@ -1,7 +1,5 @@
 """Verbs, strategies and faults in any order, chosen so that what breaks a rule is made as short as it can be."""
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -10,9 +8,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
+from tests.environment import number_in
 from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import HAPPENINGS, settle
-from tests.simulation.world import ZONE, World
+from tests.simulation.control_plane import ZONE
+from tests.simulation.world import World
 
 AMOUNTS = st.integers(0, 4) | st.sampled_from(["10%", "34%", "50%", "100%"])
 STRATEGIES = st.builds(
@@ -90,7 +90,7 @@ def test_whatever_happens_the_rules_hold():
     run_state_machine_as_test(
         Fleet,
         settings=settings(
-            max_examples=int(os.environ.get("MODFLEET_EXAMPLES", "15")) * 10,
+            max_examples=number_in("MODFLEET_EXAMPLES", 15) * 10,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -4,14 +4,14 @@
 alone.
 """
 
-import os
 import time
 
 import pytest
 
+from tests.environment import number_in
 from tests.simulation.chance import simulate
 
-ROLLOUTS = int(os.environ.get("MODFLEET_SIMULATED", "2000"))
+ROLLOUTS = number_in("MODFLEET_SIMULATED", 2000)
 SHARDS = 16
 
 
@@ -28,4 +28,4 @@ def test_whatever_happens_the_rules_hold(shard, record_property):
 
 
 def test_one_seed():
-    simulate(int(os.environ.get("MODFLEET_SEED", "0")))
+    simulate(number_in("MODFLEET_SEED", 0))

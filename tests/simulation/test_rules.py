@@ -16,6 +16,7 @@ from rollout.domain.placement.events import (
     placement_stream,
 )
 from rollout.domain.rollout import releasable
+from rollout.domain.rollout import turns as domain_turns
 from rollout.domain.rollout.commands import Pause
 from rollout.domain.rollout.events import (
     NodesReleased,
@@ -26,16 +27,22 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.step import Step, step
-from rollout.domain.rollout.turns import Block, blocked, together
+from rollout.domain.rollout.turns import Block, blocked, master_goes_first, out_of_order, together
 from rollout.domain.strategy import OnFailure, Strategy
+from rollout.domain.topology.places import places_of
 from rollout.messages import Activation, Reason
+from rollout.planning import shards
 from rollout.projections.rollouts import RolloutFold
 from rollout.queries import turns
-from tests.simulation import agents
+from tests.simulation import agents, heartbeats
+from tests.simulation.agents import Script
 from tests.simulation.chance import simulate
 from tests.simulation.rules import Broken
-from tests.simulation.test_world import ALL, run
+from tests.simulation.test_world import ALL, late_downgrade, played, run, shard
 from tests.simulation.world import World
+
+#: A fault has to show in so many random runs.
+SEEDS = 300
 
 # --- A step that is wrong, in random runs
 
@@ -109,7 +116,7 @@ def forgets_to_wake(state, started, fleet):
     ],
 )
 def test_a_step_that_is_wrong_is_found(wrong, rule):
-    for seed in range(300):
+    for seed in range(SEEDS):
         try:
             simulate(seed, step=wrong)
         except Broken as broken:
@@ -140,13 +147,72 @@ def test_turns_that_are_wrong_are_found(monkeypatch, block, rule):
     monkeypatch.setattr(
         releasable, "together", lambda one, other: None if together(one, other) == block else together(one, other)
     )
-    for seed in range(300):
+    finds(rule)
+
+
+def finds(rule):
+    """Run seeds until the rule breaks."""
+    for seed in range(SEEDS):
         try:
             simulate(seed)
         except Broken as broken:
             if broken.rule == rule:
                 return
     pytest.fail(f"nothing found that breaks: {rule}")
+
+
+@pytest.mark.parametrize("rule", ["replicas before their master", "a master before its replicas"])
+def test_the_order_the_other_way_round_is_found(monkeypatch, rule):
+    def reversed_order(turn, loaded):
+        return not master_goes_first(turn, loaded)
+
+    monkeypatch.setattr(domain_turns, "master_goes_first", reversed_order)
+    monkeypatch.setattr(shards, "master_goes_first", reversed_order)
+    finds(rule)
+
+
+def test_a_replica_without_an_agent_that_is_overlooked_is_found(monkeypatch):
+    def overlooked(servers, ignored):
+        return {name: replace(place, unmanaged=()) for name, place in places_of(servers, ignored).items()}
+
+    monkeypatch.setattr(heartbeats, "places_of", overlooked)
+    finds("no master before a replica without an agent")
+
+
+def test_a_shard_that_is_forgotten_in_a_failover_is_found(monkeypatch):
+    """While a replica is changed that does not follow the new master yet, the new master is changed."""
+    monkeypatch.setattr(turns, "_former_shard", lambda *_: "")
+    world = shard(scripts=played(then=Script(seconds=40)))
+    world.start(ALL, nodes=["n001", "n002"])
+    world.servers.promote("n002", world.now)
+    world.tell_of("n002")
+    breaks("one copy of a shard at a time", world.run, 30)
+
+
+def test_a_release_without_a_fresh_heartbeat_is_found(monkeypatch):
+    monkeypatch.setattr(turns, "FRESH_SECONDS", 1e6)
+    world = World(nodes=1)
+    world.cut("n000", 60)
+    world.run(25)
+    breaks("a release needs a fresh heartbeat", world.start, ALL)
+
+
+def test_a_server_that_is_not_ready_is_found(monkeypatch):
+    monkeypatch.setattr(agents, "why_not_ready", lambda *_: None)
+    world = World(nodes=1)
+    world.start(ALL)
+    world.back_up("n000", 30)
+    breaks("only a server that is ready", world.run, 10)
+
+
+def test_a_direction_that_a_late_operation_changes_is_found(monkeypatch):
+    """A server with version 9 gets version 1 too late and then version 3: not a downgrade any more."""
+    monkeypatch.setattr(domain_turns, "out_of_order", of_idle)
+    breaks("no master before a replica without an agent", late_downgrade().run, 100)
+
+
+def of_idle(turn, place, fleet):
+    return out_of_order(turn, place, replace(fleet, busy=()))
 
 
 def test_a_change_by_an_old_heartbeat_is_found(monkeypatch):
@@ -229,7 +295,7 @@ def knows_no_inventory(state, event):
 
 @pytest.mark.parametrize("wrong", [keeps_what_failed, forgets_late_successes, knows_no_inventory])
 def test_a_state_before_that_the_node_never_had_is_found(wrong):
-    for seed in range(300):
+    for seed in range(SEEDS):
         try:
             simulate(seed, placement=replace(PLACEMENT, evolve=wrong))
         except Broken as broken:

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rollout.domain.errors import UnmanagedReplicaError
 from rollout.domain.placement.events import OperationFinished
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Pause
@@ -226,3 +228,54 @@ def test_after_a_failover_a_replica_of_a_later_wave_comes_earlier():
     (master,) = [each.name for each in world.servers if not each.master]
     assert succeeded(world)[0] == first
     assert master in succeeded(world)
+
+
+def with_unmanaged_replica(*ignored):
+    world = shard(replicas=1)
+    world.add_unmanaged("u000", "n001")
+    for each in ignored:
+        world.ignore(each)
+    world.run(20)
+    return world
+
+
+def test_a_master_above_a_replica_without_an_agent_gets_nothing():
+    world = with_unmanaged_replica()
+    with pytest.raises(UnmanagedReplicaError):
+        world.start(ALL)
+    uid = world.start(ALL, action=Action.REMOVE)
+    assert run(world, uid) == "succeeded"
+
+
+def test_with_an_ignored_replica_it_gets_the_module():
+    world = with_unmanaged_replica("u000:6379")
+    assert run(world, world.start(ALL)) == "succeeded"
+    assert succeeded(world) == ["n001", "n000"]
+
+
+def test_a_replica_without_an_agent_that_appears_is_waited_for():
+    world = shard(replicas=1)
+    uid = world.start(replace(ALL, ready_deadline_seconds=60.0))
+    world.add_unmanaged("u000", "n001")
+    run(world, uid)
+    assert succeeded(world) == []
+    assert reasons(world, uid)["n001"] == Reason.UNMANAGED_REPLICA
+
+
+def test_the_direction_of_a_change_waits_for_a_late_operation():
+    """A server with version 9 gets version 1 too late: version 3 is an upgrade for it now, and its replica lacks it."""
+    world = late_downgrade()
+    world.run(100)
+    assert world.agents["n000"].loaded("greet") == 1
+
+
+def late_downgrade():
+    """A timed out operation may still load version 1, while version 3 is about to be released."""
+    world = World(nodes=0, scripts=played(Script(deed=Deed.LATE, seconds=30)))
+    world.join("n000", {("greet", 9): ("c9", True)})
+    world.add_unmanaged("u000", "n000")
+    world.run(20)
+    hasty = replace(ALL, node_deadline_seconds=20.0)
+    run(world, world.start(hasty))
+    world.start(hasty, version=3)
+    return world

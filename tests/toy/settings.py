@@ -11,7 +11,7 @@ SECRET_KEY = "toy"
 INSTALLED_APPS = ["eventstore"]
 USE_TZ = True
 
-DATABASES = {"default": {**dj_database_url.parse(os.environ.get("MODFLEET_DATABASE_URL", "sqlite://:memory:"))}}
+DATABASES = {"default": {**dj_database_url.parse(os.environ.get("MODFLEET_DATABASE_URL") or "sqlite://:memory:")}}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",

@@ -142,9 +142,15 @@ def is_below(version: int | None, other: int | None) -> bool:
 
 def out_of_order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     """Return what the order of the shard's copies has against the node's turn, None if nothing. For plans too."""
+    usual, reverse = _after_replicas, _after_master
     if master_goes_first(turn, fleet.loaded):
-        return _after_master(turn, place, fleet)
-    return _after_replicas(turn, place, fleet)
+        usual, reverse = reverse, usual
+    if block := usual(turn, place, fleet):
+        return block
+    # A late operation may still change what the node has loaded, and the direction with it.
+    if turn.target is not None and turn.node in fleet.busy and reverse(turn, place, fleet):
+        return Blocked(node=turn.node, block=Block.SHARD_BUSY, text=f"the late operation on {turn.node} itself")
+    return None
 
 
 def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:

@@ -11,6 +11,7 @@ import redis
 
 from rollout.agent.node.heartbeat import Heartbeats
 from rollout.agent.server import call_outcomes
+from rollout.agent.server.session import Server
 from rollout.messages import FailedCalls, Phase, Reason, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey
 from tests.plugins.server import free_port
@@ -332,6 +333,22 @@ def test_nothing_is_measured_without_a_load(site, built):
 # --- A hang
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """It is a hang after 2 s, not 10 s, and other answers are waited for 1 s, not 5 s."""
+    session = Server.session
+    monkeypatch.setattr("rollout.agent.operations.settle.HANG_SECONDS", 2.0)
+    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
+    monkeypatch.setattr("rollout.agent.node.node.PING_SECONDS", 0.5)
+    monkeypatch.setattr("rollout.agent.node.heartbeat.WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(Server, "session", lambda self, seconds=1.0, **more: session(self, seconds, **more))
+
+
+def test_a_hang_is_reported_after_10_seconds(site, built, waits):
+    test_a_hang_is_reported_before_the_deadline(site, built, waits, Phase.SETTLING)
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("phase", [Phase.PROBING, Phase.SETTLING])
 def test_a_hang_is_reported_before_the_deadline(site, built, waits, phase):
     def stop_until_it_is_reported():
@@ -360,28 +377,28 @@ def hang(site):
 
 
 @BOTH
-def test_a_command_that_hangs_fails_the_operation_at_its_deadline(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
-    command = site.command(built("fails", 1), settle_seconds=30, deadline_seconds=14)
+@pytest.mark.usefixtures("impatient")
+def test_a_command_that_hangs_fails_the_operation_at_its_deadline(site, built):
+    command = site.command(built("fails", 1), settle_seconds=30, deadline_seconds=6)
     report = site.run_and(command, Phase.SETTLING, lambda: hang(site))
     assert noted(site) == [Reason.SERVER_HANGS]
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
     assert "only SIGKILL ends it" in report.message
 
 
-def test_a_probe_that_gets_no_answer_fails_the_operation_at_its_deadline(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
-    command = site.command(built("greet"), deadline_seconds=12)
+@pytest.mark.usefixtures("impatient")
+def test_a_probe_that_gets_no_answer_fails_the_operation_at_its_deadline(site, built):
+    command = site.command(built("greet"), deadline_seconds=4)
     report = site.run_and(command, Phase.PROBING, lambda: site.server.process.send_signal(signal.SIGSTOP))
     assert Reason.SERVER_HANGS in noted(site)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_HANGS)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("scratch", ["off"])
-def test_a_load_that_hangs_is_reported_before_its_deadline(site, built, monkeypatch):
-    monkeypatch.setattr("rollout.agent.operations.undo.UNDO_SECONDS", 0.1)
+def test_a_load_that_hangs_is_reported_before_its_deadline(site, built):
     site.said = []
-    report = site.run(site.command(built("hangs", 1), deadline_seconds=12))
+    report = site.run(site.command(built("hangs", 1), deadline_seconds=4))
     assert [each.phase for each in site.said if each.reason is Reason.SERVER_HANGS] == [Phase.LOADING, Phase.FAILED]
     assert report.reason is Reason.SERVER_HANGS
 
@@ -389,6 +406,7 @@ def test_a_load_that_hangs_is_reported_before_its_deadline(site, built, monkeypa
 # --- Between operations
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_heartbeat_says_that_the_server_hangs_before_the_interval_ends(site, waits):
     sent = []
 

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
+from rollout.agent.operations.announce import FINAL_PATIENCE
 from rollout.messages import (
     EXECUTE,
     HEARTBEATS,
@@ -28,11 +29,14 @@ from rollout.messages import (
 pytestmark = pytest.mark.slow
 
 
-#: `celery`, in a process whose clock is wrong by as many seconds as the first argument says.
+#: `celery`, in a process whose clock is wrong by as many seconds as the first argument says. The second one: for how long it
+#: tries to send a final report, seconds.
 STARTS = """
 import sys, time
 off, right, right_ns = float(sys.argv.pop(1)), time.time, time.time_ns
 time.time, time.time_ns = lambda: right() + off, lambda: right_ns() + int(off * 1e9)
+from rollout.agent.operations import announce
+announce.FINAL_PATIENCE = float(sys.argv.pop(1))
 from celery.__main__ import main
 sys.exit(main())
 """
@@ -47,10 +51,21 @@ class Worker:
         self.seen: dict[str, list[Any]] = {REPORTS: [], HEARTBEATS: []}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, clock_off=0):
-        """`clock_off`: seconds by which its clock is wrong."""
+    def start(self, *, clock_off=0, patience=FINAL_PATIENCE):
+        """`clock_off` and `patience`: of `STARTS`."""
         environ = os.environ | self.site.environ | {"MODFLEET_BROKER_URL": self.url}
-        words = [sys.executable, "-c", STARTS, str(clock_off), "-A", "rollout.agent", "worker", "--loglevel", "INFO"]
+        words = [
+            sys.executable,
+            "-c",
+            STARTS,
+            str(clock_off),
+            str(patience),
+            "-A",
+            "rollout.agent",
+            "worker",
+            "--loglevel",
+            "INFO",
+        ]
         with (self.site.root / "worker.log").open("a") as log:
             self.process = subprocess.Popen(words, env=environ, stdout=log, stderr=log)
 
@@ -105,9 +120,14 @@ def broker(short_folder, site):
 
 
 @pytest.fixture
-def worker(site, broker, waits):
+def patience():
+    return FINAL_PATIENCE
+
+
+@pytest.fixture
+def worker(site, broker, waits, patience):
     worker = Worker(site, broker, waits)
-    worker.start()
+    worker.start(patience=patience)
     yield worker
     worker.kill()
 
@@ -253,6 +273,7 @@ def test_a_cancel_that_is_nonsense_is_dropped(worker, site, built, nonsense):
     assert worker.logged("Dropped a cancel") == 1
 
 
+@pytest.mark.parametrize("patience", [2.0])
 def test_a_command_that_could_not_be_acknowledged_does_not_block_the_next_one(worker, site, built, waits):
     site.shelf.gate.clear()
     first, second = site.command(built("greet")), site.command(built("greet", 10100))

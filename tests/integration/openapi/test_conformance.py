@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -24,12 +23,13 @@ from rollout.process.advance import advance
 from rollout.services.enrolment import create_join_token
 from rollout.services.ignored_replicas import ignore_replica
 from tests import recorded_fleet as fleet
+from tests.environment import number_in
 from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.server import Server, bootstrapped, serving
 from tests.weak_passwords import PASSWORD_HASHERS
 
 DOCUMENT = Path("docs/reference/openapi.yaml")
-EXAMPLES = int(os.environ.get("MODFLEET_CONFORMANCE_EXAMPLES", "1"))
+EXAMPLES = number_in("MODFLEET_CONFORMANCE_EXAMPLES", 1)
 
 #: Operations with rules that no schema can say, so that not all that keeps to it is accepted; the reason beside each.
 BEYOND_SCHEMA = {

@@ -4,7 +4,6 @@ In hand may exceed `max_parallel` in one case only: a node seemed offline, its s
 work on it after all.
 """
 
-import os
 from collections import Counter
 from datetime import timedelta
 from functools import partial
@@ -55,6 +54,7 @@ from rollout.services.rollouts import (
     retry_rollout,
 )
 from tests.causes import gaps
+from tests.environment import number_in
 from tests.recorded_fleet import (
     differences,
     grew,
@@ -373,7 +373,7 @@ def run(examples):
     run_state_machine_as_test(
         Fleet,
         settings=settings(
-            max_examples=int(os.environ.get("MODFLEET_EXAMPLES", examples)),
+            max_examples=number_in("MODFLEET_EXAMPLES", examples),
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -92,6 +92,16 @@ def test_a_master_and_a_replica_with_a_newer_version_do_not_wait_for_each_other(
     assert [why(node, known, target=1) for node in ("m", "r2", "s1")] == [None, None, (Block.SHARD_ORDER, None)]
 
 
+@pytest.mark.parametrize("loaded", [{"m": 3, "r1": 1, "r2": 2, "s1": 2}, {"m": 1, "r1": 2, "r2": 2, "s1": 2, "x": 3}])
+def test_a_late_operation_may_change_the_direction(loaded):
+    """What is a downgrade now may be an upgrade once the late operation has ended, and the other way round."""
+    places = {"m": replace(TOP, above=("x",))}
+    assert why("m", fleet(places=places, loaded=loaded)) is None
+    assert why("m", fleet(places=places, loaded=loaded, busy={"r1"})) is None
+    assert why("m", fleet(places=places, loaded=loaded, busy={"m"})) == (Block.SHARD_BUSY, None)
+    assert why("m", fleet(places=places, loaded={"m": 3}, busy={"m"}), target=None) is None
+
+
 def test_a_replica_that_is_no_node_of_the_fleet():
     known = fleet(places={"a": replace(ALONE, unmanaged=("10.0.0.9:6379",))}, loaded={"a": 2})
     assert why("a", known) == (Block.SERVER, Reason.UNMANAGED_REPLICA)
