@@ -28,7 +28,7 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.words import MOST_NAMED, count_of_nodes, listed, sentence, with_cause
+from rollout.domain.words import MOST_NAMED, counted, listed, sentence, with_cause
 from rollout.messages import RUNNING_PHASES, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
@@ -106,7 +106,7 @@ def _skipped(uid: str) -> list[str]:
 
 
 def _skipped_in_words(reason: str, count: int, message: str) -> str:
-    who = f"{count_of_nodes(count)} {'was' if count == 1 else 'were'} skipped"
+    who = f"{counted(count, 'node')} {'was' if count == 1 else 'were'} skipped"
     return with_cause(who, reason, f"for example, {message}" if message and count > 1 else message)
 
 

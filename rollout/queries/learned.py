@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from artifacts_app.selectors import packed_successes
-from rollout.domain.words import some_of
+from rollout.domain.words import counted, some_of
 from rollout.messages import any_known, scratch_key
 from rollout.models import ScratchSuccess
 
@@ -123,16 +123,14 @@ def _in_words(
         case None:
             yield "It is not known if it writes auxiliary data."
     if commands is not None and options is not None:
-        yield f"It adds {_counted(commands, 'command')}."
-        yield f"It has {_counted(options, 'option')}."
+        yield f"It adds {_named(commands, 'command')}."
+        yield f"It has {_named(options, 'option')}."
     if unknown:
         yield f"{unknown} of its builds {'is' if unknown == 1 else 'are'} not known yet."
 
 
-def _counted(names: list[str], noun: str) -> str:
-    if not names:
-        return f"no {noun}s"
-    return f"{len(names)} {noun}{'s' if names[1:] else ''}: {some_of(names)}"
+def _named(names: list[str], noun: str) -> str:
+    return f"{counted(len(names), noun)}: {some_of(names)}" if names else f"no {noun}s"
 
 
 def lost_options(former: str, new: str, facts: Mapping[str, BuildFacts]) -> tuple[str, ...]:

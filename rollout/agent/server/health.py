@@ -52,7 +52,7 @@ def fault(before: Sample, now: Sample) -> Fault | None:
         count = (now.error_replies or 0) - before.error_replies
         return Fault(
             reason=Reason.ERROR_REPLIES,
-            message=f"The replica answered {count} of its master's commands with an error, so it lost these writes: "
+            message=f"The replica answered {count} of its master's commands with an error, and lost as many writes: "
             f"unexpected_error_replies rose from {before.error_replies} to {now.error_replies}.",
         )
     is_down = now.link_is_up is False and not now.is_synchronizing and now.link_down_seconds > LINK_SECONDS

@@ -74,7 +74,7 @@ def test_skipped_nodes_are_counted_by_reason(why):
         "1 of 3 nodes succeeded, 2 skipped. 2 nodes were skipped: incompatible_arch: for example, " in answer["summary"]
     )
     only = why(start(nodes=["arm-1"]))
-    assert "0 of 1 nodes succeeded, 1 skipped. 1 node was skipped: incompatible_arch: " in only["summary"]
+    assert "0 of 1 node succeeded, 1 skipped. 1 node was skipped: incompatible_arch: " in only["summary"]
 
 
 def test_the_verb_is_shown_with_who_asked_and_when(why, admin):
