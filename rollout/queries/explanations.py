@@ -14,6 +14,7 @@ from eventstore import RecordedEvent, database_now, in_words, load, load_many, s
 from rollout.domain.explanation.facts import NodeFacts, Nodes, RolloutFacts, Why
 from rollout.domain.explanation.node import explain_node
 from rollout.domain.explanation.rollout import explain_rollout
+from rollout.domain.node.degraded import in_full
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
 from rollout.domain.rollout.decider import ROLLOUT
@@ -302,7 +303,7 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     return NodeFacts(
         name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
-        node_problem="" if node is None else f"{node.degraded_reason}: {node.degraded_message}".strip(": "),
+        node_problem="" if node is None else in_full(node.degraded_reason, node.degraded_message),
         wave=row.wave,
         phase=Phase(row.phase),
         since=row.finished_at or events[-1].recorded_at,
