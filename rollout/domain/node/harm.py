@@ -7,8 +7,8 @@ from rollout.domain.words import counted
 
 #: The fields of `messages.ServerState` that are judged.
 JUDGED = ("run_id", "crash", "link_down_seconds", "unexpected_error_replies")
-#: A replica whose link is down for longer is harmed, seconds.
-LINK_SECONDS = 5
+#: A replica whose link is down for longer is harmed, seconds. A person may restart its master.
+LINK_SECONDS = 60
 #: Two restarts within so many seconds are a crash.
 CRASH_SECONDS = 60
 

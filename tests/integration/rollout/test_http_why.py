@@ -280,7 +280,9 @@ def _go_on(uid):
         say(uid, row.node)
 
 
-@pytest.mark.parametrize("reason", [Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION])
+@pytest.mark.parametrize(
+    "reason", [Reason.LINK_DOWN, Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION]
+)
 def test_what_has_happened_on_a_node_in_progress(why, reason):
     fleet(1)
     uid = start(careful=careful())
