@@ -58,6 +58,22 @@ def test_a_key_of_its_type_in_any_database(site, keeps, database):
 
 
 @AOF_OFF
+def test_a_key_of_another_modules_type(site, keeps, built):
+    site.install(built("types", 1), has_types=True)
+    site.server.call("KEEPS.SET", "k", "7")
+    assert refused(site, built("types", 1), has_types=True).reason is Reason.EXPORTS_DATA_TYPES
+    assert refused(site, keeps, has_types=True, even_if_used=True).reason is Reason.DATA_IN_USE
+
+
+@AOF_OFF
+@pytest.mark.parametrize("scratch", ["off"])
+def test_a_key_counts_for_all_modules_if_its_owner_is_not_known(site, keeps, built):
+    site.install(built("types", 1), has_types=True)
+    site.server.call("KEEPS.SET", "k", "7")
+    assert refused(site, built("types", 1), has_types=True).reason is Reason.DATA_IN_USE
+
+
+@AOF_OFF
 def test_without_such_a_key_the_servers_refusal_is_reported(site, keeps):
     site.server.call("SET", "k", "v")
     assert refused(site, keeps, has_types=True).reason is Reason.EXPORTS_DATA_TYPES
