@@ -65,10 +65,16 @@ def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModul
         if is_so
     ]
     if found:
+        by = operation.command.aux_data_from
+        says = (
+            f"Only the scratch servers of {by} have shown that: if this is wrong, decommission or revoke them."
+            if by
+            else ""
+        )
         raise Failure(
             Reason.AUX_DATA,
             f"{loaded.name} {loaded.version} writes auxiliary data, so an RDB file that has it is not loaded without the "
-            f"module. This server has {' and '.join(found)}. Keep the module, or replace the server by one without it.",
+            f"module. This server has {' and '.join(found)}. Keep the module, or replace the server by one without it. {says}".rstrip(),
         )
 
 

@@ -194,6 +194,24 @@ def test_no_known_auxiliary_data(site, base, aux_data):
     assert site.remove(base, aux_data=aux_data).phase is Phase.SUCCEEDED
 
 
+@AOF_OFF
+def test_what_another_node_says_does_not_count_if_this_node_knows(site, base):
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    said = {"aux_data": True, "aux_data_from": "liar", "has_types": True, "has_types_from": "liar"}
+    assert site.remove(base, **said).phase is Phase.SUCCEEDED
+
+
+@AOF_OFF
+def test_another_node_that_says_so_is_named(site, base):
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    (site.root / "journal/.scratch.json").unlink()
+    report = refused(site, base, aux_data=True, aux_data_from="liar")
+    assert report.reason is Reason.AUX_DATA
+    assert (
+        "Only the scratch servers of liar have shown that: if this is wrong, decommission or revoke" in report.message
+    )
+
+
 # --- The append-only file
 
 

@@ -266,6 +266,14 @@ def test_a_success_on_another_node_is_enough(site, built):
     assert (report.phase, report.scratch.source) == (Phase.SUCCEEDED, "package")
 
 
+def test_a_node_that_can_run_one_does_not_rely_on_another(site, built):
+    key = site.install(built("greet")).scratch.key
+    site.remove(built("greet"))
+    (site.root / "journal/.scratch.json").unlink()
+    report = site.install(built("greet"), scratch_done=(key,), scratch_sources=("node liar",))
+    assert (report.phase, report.scratch.source, len(scratches(site))) == (Phase.SUCCEEDED, "", 1)
+
+
 def test_a_program_that_was_replaced_on_disk_is_still_used(site, built, binary):
     """The package was upgraded, and the server was not restarted: it still has its old program in memory."""
     program = site.root / binary.name
