@@ -32,6 +32,7 @@ from modfleet.cli import app as command_line
 from modfleet.commands import agent, doctor
 from modfleet.enrol import cli as enrol
 from rollout.agent.settings import AgentSettings
+from rollout.domain.node.degraded import DEGRADED
 from rollout.domain.reasons import WORDS
 from rollout.messages import Reason
 
@@ -280,6 +281,11 @@ def reasons() -> str:
                 "which reasons are retried automatically.\n"
             ),
             _table(("reason", "meaning", "what to do"), rows),
+            "\n## Why a node is degraded\n",
+            _table(
+                ("reason", "meaning", "what to do"),
+                [(f"`{each}`", words.meaning, words.hint) for each, words in sorted(DEGRADED.items())],
+            ),
         ]
     )
 

@@ -5,7 +5,7 @@ from celery import shared_task
 from api.idempotency import sweep_idempotency_records
 from artifacts_app.services import sweep_storage
 from rollout.delivery.outbox import forget_finished
-from rollout.delivery.scratch_successes import forget_successes_of_deleted_builds
+from rollout.delivery.scratch_successes import forget_useless_successes
 from rollout.delivery.server_logs import forget_server_logs
 from rollout.process.wakes import forget_ended_rollouts
 
@@ -19,4 +19,4 @@ def sweep() -> None:
     sweep_idempotency_records()
     forget_server_logs()
     forget_ended_rollouts()
-    forget_successes_of_deleted_builds()
+    forget_useless_successes()

@@ -7,6 +7,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 
+def events_in_words(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"
+
+
 class Output:
     """Where a command writes. Progress goes to standard error, and only to a terminal."""
 
@@ -19,7 +23,7 @@ class Output:
     def progress(self, done: int) -> None:
         """Show how many events are done."""
         if self._terminal is not None:
-            self._terminal.write(f"\r{done} events")
+            self._terminal.write(f"\r{events_in_words(done)}")
             self._terminal.flush()
 
     def result(self, sentence: str, **facts: Any) -> None:

@@ -231,7 +231,8 @@ def title(rollout: Document) -> str:
 
 
 def counted(progress: Document) -> str:
-    words = [f"{_final(progress)} of {progress['total']} nodes done ({progress['percent']} %)"]
+    nodes = "1 node" if progress["total"] == 1 else f"{progress['total']} nodes"
+    words = [f"{_final(progress)} of {nodes} done ({progress['percent']} %)"]
     if failed := progress["failed"] + progress["timed_out"]:
         words.append(f"{failed} failed")
     # The previous version of the control plane does not send this.

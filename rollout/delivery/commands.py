@@ -1,6 +1,6 @@
 """Commands: what an agent needs to know to carry out one operation."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from rollout.domain.node.state import Identity
 from rollout.domain.placement.commands import Skip
 from rollout.domain.rollout.events import Origin
 from rollout.domain.strategy import Strategy
+from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication, any_known
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
-from rollout.queries.learned import BuildFacts, build_facts
+from rollout.queries.learned import BuildFacts, build_facts, lost_options
 from rollout.queries.operations import rollouts_that_lose_options
 
 
@@ -57,13 +58,35 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 scratch_done=new.keys,
                 scratch_sources=new.sources,
                 has_types=command.has_types or any(known.has_types for known in (new, *there)),
+                has_types_from=""
+                if command.has_types
+                else _names(known.types_from for known in (new, *there) if known.has_types),
                 aux_data=any_known(known.aux_data for known in there),
-                keep_options=each.rollout not in accepted
-                and _keeps_options(each, rollouts[each.rollout], former[each.key], facts),
-                options=None if new.options is None else tuple(sorted(new.options)),
+                aux_data_from=_names(known.aux_data_from for known in there if known.aux_data),
+                options=None if new.sure_options is None else tuple(sorted(new.sure_options)),
+                **_options(each, rollouts[each.rollout], former[each.key], facts, is_retry=each.rollout in accepted),
             ),
         )
     timeouts.end_for_lack_of_a_build(lacking)
+
+
+def _names(sources: Iterable[tuple[str, ...]]) -> str:
+    """Return the nodes on whose word it is based alone; empty if a package says it for one of the builds."""
+    known = [*sources]
+    return some_of(sorted(set().union(*known))) if all(known) else ""
+
+
+def _options(
+    operation: Operation, rollout: Rollout, former: Collection[str], facts: Mapping[str, BuildFacts], *, is_retry: bool
+) -> dict[str, Any]:
+    """Return the fields of the command that say which options may be lost."""
+    is_upgrade = operation.action == Action.INSTALL and operation.activation == Activation.LOAD
+    if is_retry or operation.rollback or not is_upgrade:
+        return {}
+    if _keeps_options(operation, rollout, former, facts):
+        return {"keep_options": True}
+    lost = (lost_options(each, operation.content_sha256, facts) for each in former)
+    return {"accepted_losses": tuple(sorted(set().union(*lost)))}
 
 
 def _keeps_options(
@@ -74,8 +97,6 @@ def _keeps_options(
     What was known before the rollout was created is in its plan. No person sees the plans of the reconciler, and a rollback
     restores what was there.
     """
-    if operation.rollback or operation.action != Action.INSTALL or operation.activation != Activation.LOAD:
-        return False
     since = [facts.get(each, BuildFacts()).since for each in (operation.content_sha256, *former)]
     is_planned = all(each is not None and each < rollout.created_at for each in since)
     return operation.yields or not is_planned

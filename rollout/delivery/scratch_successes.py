@@ -1,17 +1,18 @@
 """Records loads in scratch servers that have succeeded, and forgets those of deleted builds."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from operator import attrgetter
 
 import msgspec
-from django.db.models import Exists, F, OuterRef, Subquery
+from django.db.models import Exists, OuterRef
 
 from artifacts_app.selectors import contents_with_builds
 from eventstore import database_now
 from rollout.messages import Report
 from rollout.models import NodeModule, Operation, ScratchSuccess
 from rollout.projections.counters import operation_key
-from rollout.queries.learned import MOST_KEYS
+from rollout.queries.learned import MOST_KEYS, MOST_KEYS_OF_NODE, MOST_NODES, believed_successes
 
 
 def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation]) -> None:
@@ -24,7 +25,7 @@ def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation
             continue
         if operation.module_name != each.module_name or not operation.content_sha256:
             continue
-        rows[operation.content_sha256, each.scratch.key] = ScratchSuccess(
+        rows[operation.content_sha256, each.scratch.key, each.node] = ScratchSuccess(
             key=each.scratch.key,
             content_sha256=operation.content_sha256,
             node=each.node,
@@ -33,23 +34,43 @@ def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation
         )
     if rows:
         ScratchSuccess.objects.bulk_create(
-            sorted(rows.values(), key=attrgetter("content_sha256", "key")), ignore_conflicts=True
+            sorted(rows.values(), key=attrgetter("content_sha256", "key", "node")), ignore_conflicts=True
         )
         _forget({row.content_sha256 for row in rows.values()})
 
 
 def _forget(contents: Collection[str]) -> None:
-    """Delete the oldest successes of these builds, if one has more than `MOST_KEYS`."""
-    newer = ScratchSuccess.objects.filter(content_sha256=OuterRef("content_sha256")).order_by("-recorded_at", "key")
-    oldest_kept = newer.values("recorded_at")[MOST_KEYS - 1 : MOST_KEYS]
-    rows = ScratchSuccess.objects.filter(content_sha256__in=contents)
-    rows.annotate(oldest_kept=Subquery(oldest_kept)).filter(recorded_at__lt=F("oldest_kept")).delete()
+    """Delete what these builds have too many of: so that a node that lies again and again displaces no other node's word."""
+    rows = ScratchSuccess.objects.filter(content_sha256__in=contents).order_by("-recorded_at", "key", "node")
+    found = list(rows.values_list("content_sha256", "key", "node", "pk"))
+    of_node: Counter[tuple[str, str]] = Counter()
+    few: list[tuple[str, str, int]] = []
+    extra: list[int] = []
+    for content, key, node, pk in found:  # the newest first
+        of_node[content, node] += 1
+        if of_node[content, node] > MOST_KEYS_OF_NODE:
+            extra.append(pk)
+        else:
+            few.append((content, key, pk))
+    keys: dict[str, dict[str, None]] = {}
+    for content, key, _ in few:
+        keys.setdefault(content, {})[key] = None
+    kept = {content: {*list(names)[:MOST_KEYS]} for content, names in keys.items()}
+    of_key: Counter[tuple[str, str]] = Counter()
+    for content, key, pk in reversed(few):  # the oldest first
+        of_key[content, key] += 1
+        if key not in kept[content] or of_key[content, key] > MOST_NODES:
+            extra.append(pk)
+    if extra:
+        ScratchSuccess.objects.filter(pk__in=extra).delete()
 
 
-def forget_successes_of_deleted_builds() -> int:
-    """Delete the successes of builds that neither the catalogue nor a node has. Return their number."""
+def forget_useless_successes() -> int:
+    """Delete the successes of builds that neither the catalogue nor a node has, and those of nodes that have left the fleet or
+    whose identity was revoked. Return their number."""
+    left = ScratchSuccess.objects.exclude(pk__in=believed_successes().values("pk")).delete()[0]
     loaded = NodeModule.objects.filter(content_sha256=OuterRef("content_sha256"))
     rows = ScratchSuccess.objects.filter(~Exists(loaded))
     contents = set(rows.values_list("content_sha256", flat=True).distinct())
     deleted = contents - contents_with_builds(contents)
-    return ScratchSuccess.objects.filter(content_sha256__in=deleted).delete()[0]
+    return left + ScratchSuccess.objects.filter(content_sha256__in=deleted).delete()[0]

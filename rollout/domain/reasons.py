@@ -230,8 +230,8 @@ WORDS: Mapping[Reason, Words] = {
         "If it does not answer again, only SIGKILL ends it. Then start it, and retry with a module that does not hang.",
     ),
     Reason.LINK_DOWN: Words(
-        "The replica lost the link to its master while the server settled.",
-        "Read the logs of the replica and of its master, then retry.",
+        "The replica lost the link to its master while the server settled, and did not get it back in time.",
+        "If its master is down, start it. Read the logs of both, then retry.",
     ),
     Reason.ERROR_REPLIES: Words(
         "The replica answered commands of its master with errors while the server settled, so it lost these writes.",

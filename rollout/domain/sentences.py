@@ -32,7 +32,7 @@ from rollout.domain.rollout.events import (
     WaveStarted,
 )
 from rollout.domain.rollout.rollback import left_unchanged_sentence
-from rollout.domain.words import capitalized, count_of_nodes, plain, some_of, with_cause
+from rollout.domain.words import capitalized, counted, plain, some_of, with_cause
 from rollout.messages import Reason
 
 #: What happened, for a sentence about who did it: "paused by the user alice".
@@ -56,7 +56,7 @@ def sentence_of(event: Any) -> tuple[str, str]:
     match event:
         case RolloutStarted():
             waves = f"waves of {', '.join(map(str, event.waves)) or 'none'}"
-            return f"Created for {count_of_nodes(event.total)}", left_unchanged_sentence(event.left_alone) or waves
+            return f"Created for {counted(event.total, 'node')}", left_unchanged_sentence(event.left_alone) or waves
         case RolloutApproved() | RolloutRejected():
             return capitalized(DONE[type(event)]), event.remark
         case WaveStarted():

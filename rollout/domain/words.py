@@ -20,8 +20,9 @@ def capitalized(word: str) -> str:
     return plain(word).capitalize()
 
 
-def count_of_nodes(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
+def counted(count: int, noun: str) -> str:
+    """Return `1 node`, `2 nodes`, ..."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def some_of(names: Sequence[str], count: int | None = None) -> str:

@@ -99,12 +99,18 @@ class Command:
     even_if_used: bool = False
     #: False: no person has started the operation. If the server has loaded the module by now, it is not unloaded.
     may_unload: bool = True
+    #: Nodes whose word is all that `has_types` or `aux_data` is based on, in words; empty if the package says it too. Such a
+    #: claim does not count on a node that has found out itself.
+    has_types_from: str = ""
+    aux_data_from: str = ""
     #: The module writes auxiliary data, so that a server does not load its own RDB file without the module: as scratch
     #: servers have seen on any node, for the build that this node has. None: not known.
     aux_data: bool | None = None
     #: An upgrade that would lose an option of the former build fails before the swap: no plan that a person has accepted has
     #: listed it. `options`: names of the new build's options, as scratch servers have seen on any node. None: not known.
     keep_options: bool = False
+    #: If a plan was accepted: the options that it has listed as lost, which may be lost. None: no plan was.
+    accepted_losses: tuple[str, ...] | None = None
     options: tuple[str, ...] | None = None
     #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
     failed_calls: FailedCalls = FailedCalls.WARN

@@ -158,7 +158,7 @@ class ScratchSuccess(models.Model):
     #: `messages.scratch_key`, as the node says.
     key = models.CharField(max_length=64)
     content_sha256 = models.CharField(max_length=64, db_index=True)
-    #: The node that has reported it first, and its `messages.ScratchLoad`.
+    #: The node that has reported it, and its `messages.ScratchLoad`.
     node = models.CharField(max_length=128)
     learned = models.JSONField()
     recorded_at = models.DateTimeField()
@@ -166,8 +166,8 @@ class ScratchSuccess(models.Model):
     class Meta:
         verbose_name_plural = "scratch successes"
         constraints: ClassVar = [
-            # A node that lies about the key takes none from another build.
-            models.UniqueConstraint(fields=["content_sha256", "key"], name="one_success_for_a_build_and_key")
+            # A node that lies takes no key from another build, and no other node's word.
+            models.UniqueConstraint(fields=["content_sha256", "key", "node"], name="one_success_of_a_node")
         ]
 
     def __str__(self) -> str:

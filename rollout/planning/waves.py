@@ -8,6 +8,7 @@ from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.strategy import Strategy, rounded_up
+from rollout.domain.words import counted
 from rollout.messages import Action, Reason
 from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion
@@ -70,8 +71,8 @@ def _fitting(request: RolloutRequest, count: int) -> Strategy:
     if request.is_needed or request.retry_of:
         return replace(strategy, min_healthy=count - 1)
     raise InvalidRolloutError(
-        f"strategy.min_healthy: keeps {strategy.kept_healthy(count)} of {count} nodes untouched; at least 1 must be free to "
-        "change."
+        f"strategy.min_healthy: keeps {strategy.kept_healthy(count)} of {counted(count, 'node')} untouched; at least 1 must "
+        "be free to change."
     )
 
 

@@ -22,7 +22,8 @@ def end_overdue_operations() -> int:
 
 
 def _timed_out(operation: Operation) -> End:
-    message = f"{operation.node} did not finish before its deadline; its last phase was {operation.phase}."
+    words = f"{operation.node} did not finish before its deadline; its last phase was {operation.phase}."
+    message = f"{words} {operation.message}" if operation.reason else words  # what its agent has noted
     return _end(operation, Phase.TIMED_OUT, Reason.NODE_DEADLINE, message)
 
 

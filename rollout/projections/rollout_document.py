@@ -7,6 +7,7 @@ import msgspec
 from api.fields import rfc3339
 from rollout.domain.rollout.events import WavePhase
 from rollout.domain.strategy import Strategy
+from rollout.domain.words import counted
 from rollout.models import Rollout
 from rollout.projections.actions import ACTION_FIELDS, STOP_FIELDS
 from rollout.projections.counters import COUNTERS, state_of
@@ -93,7 +94,7 @@ def _eta_seconds(rollout: Rollout) -> float | None:
     return round(seconds, 1)
 
 
-def counted(rollout: Rollout) -> str:
+def outcome_of(rollout: Rollout) -> str:
     """Return how many nodes have succeeded, and how the others ended, as a phrase."""
     others = [
         f"{count} {name.replace('_', ' ')}"
@@ -102,8 +103,8 @@ def counted(rollout: Rollout) -> str:
     ]
     if left := rollout.left_alone.get("count"):
         others.append(f"{left} left unchanged")
-    return ", ".join([f"{rollout.succeeded} of {rollout.total} nodes succeeded", *others])
+    return ", ".join([f"{rollout.succeeded} of {counted(rollout.total, 'node')} succeeded", *others])
 
 
 def _message(rollout: Rollout) -> str:
-    return f"{rollout.message} {counted(rollout)}." if rollout.message else counted(rollout)
+    return f"{rollout.message} {outcome_of(rollout)}." if rollout.message else outcome_of(rollout)

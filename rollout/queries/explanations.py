@@ -14,6 +14,7 @@ from eventstore import RecordedEvent, database_now, in_words, load, load_many, s
 from rollout.domain.explanation.facts import NodeFacts, Nodes, RolloutFacts, Why
 from rollout.domain.explanation.node import explain_node
 from rollout.domain.explanation.rollout import explain_rollout
+from rollout.domain.node.degraded import in_full
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.events import OperationCancelRequested, OperationFinished, placement_stream
 from rollout.domain.rollout.decider import ROLLOUT
@@ -28,7 +29,7 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.words import MOST_NAMED, count_of_nodes, listed, sentence, with_cause
+from rollout.domain.words import MOST_NAMED, counted, listed, sentence, with_cause
 from rollout.messages import RUNNING_PHASES, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
@@ -106,7 +107,7 @@ def _skipped(uid: str) -> list[str]:
 
 
 def _skipped_in_words(reason: str, count: int, message: str) -> str:
-    who = f"{count_of_nodes(count)} {'was' if count == 1 else 'were'} skipped"
+    who = f"{counted(count, 'node')} {'was' if count == 1 else 'were'} skipped"
     return with_cause(who, reason, f"for example, {message}" if message and count > 1 else message)
 
 
@@ -302,7 +303,7 @@ def _node_facts(row: Operation, events: Sequence[RecordedEvent]) -> NodeFacts:
     return NodeFacts(
         name=row.node,
         node_phase=NodePhase.DECOMMISSIONED if node is None else NodePhase(node.phase),
-        node_problem="" if node is None else f"{node.degraded_reason}: {node.degraded_message}".strip(": "),
+        node_problem="" if node is None else in_full(node.degraded_reason, node.degraded_message),
         wave=row.wave,
         phase=Phase(row.phase),
         since=row.finished_at or events[-1].recorded_at,

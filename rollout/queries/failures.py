@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Count, Min, OuterRef, Subquery, Value
 from django.db.models.functions import Coalesce
 
-from rollout.domain.words import count_of_nodes, with_cause
+from rollout.domain.words import counted, with_cause
 from rollout.models import Operation, ServerLog
 from rollout.projections.attempts import BAD
 
@@ -48,7 +48,7 @@ def _group(group: Mapping[str, Any], example: Operation, logs: Mapping[tuple[str
         "node": example.node,
         "message": example.message,
         "server_log": logs.get((example.node, line), []),
-        "text": with_cause(count_of_nodes(group["count"]), reason, line),
+        "text": with_cause(counted(group["count"], "node"), reason, line),
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rollout.domain.node.degraded import in_full
 from rollout.domain.node.pace import SECONDS
 from rollout.domain.node.state import LARGEST_SKEW, Identity, NodePhase
 from rollout.models import Node
@@ -18,7 +19,7 @@ def node_warnings(row: Node, clock_skew_seconds: float | None, doubts: Iterable[
 
 
 def _health_warnings(row: Node) -> list[tuple[str, str]]:
-    return [("degraded", f"{row.degraded_reason}: {row.degraded_message}")] if row.degraded_reason else []
+    return [("degraded", in_full(row.degraded_reason, row.degraded_message))] if row.degraded_reason else []
 
 
 def _identity_warnings(row: Node) -> list[tuple[str, str]]:

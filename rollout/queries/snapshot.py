@@ -62,6 +62,9 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         waits=tuple(found.waits),
         unfit=tuple(found.unfit),
         is_waiting=found.is_waiting,
+        behind=_named(candidates.filter(phase=Phase.SCHEDULED, behind=True))
+        if row.scheduled and releases and not (found.ready or row.queued or row.running)
+        else (),
         offline=_offline(candidates | _scheduled(uid).filter(node__in=found.come_first), state)
         if row.scheduled
         else (),

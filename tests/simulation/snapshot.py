@@ -140,6 +140,9 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
         waits=tuple(found.waits),
         unfit=tuple(found.unfit),
         is_waiting=found.is_waiting,
+        behind=_named(each for each in open_rows if each.phase == Phase.SCHEDULED and each.behind)
+        if row.scheduled and state.phase in _RELEASING and not (found.ready or row.queued or row.running)
+        else (),
         offline=_offline(_open_or(found.come_first, open_rows, all_rows), state, rows) if row.scheduled else (),
         retriable=_retriable(all_rows, state, rows) if row.failed + row.timed_out else (),
         healthy=_healthy(all_rows, rows) if keeps_health else 0,

@@ -11,7 +11,7 @@ from typing import IO, Any
 from django.core.management.base import BaseCommand
 
 from eventstore.backup import backup_lines, new_header
-from eventstore.management.output import Output
+from eventstore.management.output import Output, events_in_words
 from eventstore.verification import BrokenLogError
 
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         except OSError as error:
             raise output.failure(OSError(f"{file}: {error.strerror or error}")) from error
         output.result(
-            f"{header.head} events in {file}; the last hash is {header.hash}",
+            f"{events_in_words(header.head)} in {file}; the last hash is {header.hash}",
             file=file,
             events=header.head,
             head=header.head,

@@ -4,7 +4,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from eventstore import projections
-from eventstore.management.output import Output
+from eventstore.management.output import Output, events_in_words
 
 
 class Command(BaseCommand):
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         for name in names:
             if not options["check"]:
                 count = projections.rebuild(chosen[name], progress=output.progress)
-                output.result(f"{name}: rebuilt from {count} events", projection=name, events=count)
+                output.result(f"{name}: rebuilt from {events_in_words(count)}", projection=name, events=count)
             elif differences := projections.check(chosen[name]):
                 error = CommandError(f"{name}: " + "\n".join(differences[:20]))
                 raise output.failure(error, projection=name, differences=len(differences))

@@ -9,7 +9,7 @@ from typing import IO, Any
 from django.core.management.base import BaseCommand
 
 from eventstore.backup import RestoreError, restore
-from eventstore.management.output import Output
+from eventstore.management.output import Output, events_in_words
 from eventstore.verification import BrokenLogError
 
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         except (OSError, EOFError, zlib.error) as error:
             raise output.failure(OSError(f"{file} cannot be read: {error}")) from error
         output.result(
-            f"{header.head} events restored, projections rebuilt; the last hash is {header.hash}",
+            f"{events_in_words(header.head)} restored, projections rebuilt; the last hash is {header.hash}",
             events=header.head,
             head=header.head,
             hash=header.hash,

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from eventstore.heads import HeadError, parse_head, read_heads
-from eventstore.management.output import Output
+from eventstore.management.output import Output, events_in_words
 from eventstore.triggers import triggers_are_in_place
 from eventstore.verification import BrokenLogError, Head, hash_at, verify
 
@@ -64,7 +64,7 @@ class Command(BaseCommand):
             raise output.failure(UnprotectedLogError())
         found = f"; all noted heads ({len(noted)}) found" if noted else ""
         output.result(
-            f"{count} events, none missing, none changed{found}. Head: {after + count}:{last_hash}",
+            f"{events_in_words(count)}, none missing, none changed{found}. Head: {after + count}:{last_hash}",
             events=count,
             head=after + count,
             hash=last_hash,

@@ -11,7 +11,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 from rollout.agent.control_plane.publisher import broker_time
 from rollout.agent.doctor.broker import broker
-from rollout.agent.doctor.certificates import seconds_left
+from rollout.agent.doctor.certificates import DAY, in_days, seconds_left
 from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, failed, passed, unknown, warned
 from rollout.agent.settings import is_plain_http
@@ -21,7 +21,6 @@ from rollout.messages import FindingStatus
 ANSWER_SECONDS = 5.0
 #: Differences between two clocks: from here on a warning, and a failure, seconds.
 CLOCK_WARN, CLOCK_FAIL = 30.0, 300.0
-DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +57,9 @@ def control_ca(host: Host) -> Outcome:
         words = "no certificate in PEM" if isinstance(error, (ssl.SSLError, ValueError)) else words_of(error)
         return failed(f"MODFLEET_CONTROL_CA={file} cannot be read: {words}.", fix)
     if left < 0:
-        return failed(f"The certificate in {file} expired {-left / DAY:.0f} days ago.", fix)
+        return failed(f"The certificate in {file} expired {in_days(-left)} ago.", fix)
     if left < 30 * DAY:
-        return warned(f"The certificate in {file} expires in {left / DAY:.0f} days.", fix)
+        return warned(f"The certificate in {file} expires in {in_days(left)}.", fix)
     return passed(f"{file} has a valid certificate.")
 
 

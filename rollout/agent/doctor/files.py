@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path, PurePosixPath
 
 from rollout.agent.control_plane.identity import IdentityError, read_identity
-from rollout.agent.doctor.certificates import seconds_left
+from rollout.agent.doctor.certificates import DAY, in_days, seconds_left
 from rollout.agent.doctor.host import Host, words_of
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
 from rollout.agent.inspection.host_files import on_host
@@ -16,7 +16,6 @@ from rollout.agent.inspection.process import Process
 
 GIGABYTE = 1_000_000_000
 SPACE_WARN, SPACE_FAIL = GIGABYTE, GIGABYTE // 10
-DAY = 86_400.0
 
 
 def identity(host: Host) -> Outcome:
@@ -123,9 +122,9 @@ def server_certificate(host: Host) -> Outcome:
     except (OSError, ValueError) as error:
         return failed(f"MODFLEET_SERVER_CERTIFICATE={file} cannot be read: {words_of(error)}.", fix)
     if left < 0:
-        return failed(f"The client certificate {file} expired {-left / DAY:.0f} days ago.", fix)
+        return failed(f"The client certificate {file} expired {in_days(-left)} ago.", fix)
     if left < 30 * DAY:
-        return warned(f"The client certificate {file} expires in {left / DAY:.0f} days.", fix)
+        return warned(f"The client certificate {file} expires in {in_days(left)}.", fix)
     return passed(f"The client certificate {file} is valid.")
 
 

@@ -355,7 +355,7 @@ class Node:
             self._is_silent = self._is_watched = True
             if not was_silent:
                 return self._last_facts, self._last_state
-            words = "The server does not answer in time."
+            words = "The server has not answered two heartbeats in a row."
             return self._last_facts, replace(self._last_state, problem=ServerProblem.SERVER_SILENT, message=words)
         except ServerLoadingError as error:
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_LOADING, message=error.message)

@@ -16,26 +16,28 @@ GO_ON = "Retry to go on without them."
 
 def refuse_to_lose_options(operation: Operation, session: Session, former: LoadedModule) -> None:
     """Raises: `Failure` (options_lost) if options of `former` would be lost, or if this is not known."""
-    if not operation.command.keep_options:
+    command, options = operation.command, operation.before.options
+    if not command.keep_options and command.accepted_losses is None:
         return
-    options = operation.before.options
     if options is None:
-        _refuse_unknown(operation, former)
+        if command.keep_options:
+            _refuse_unknown(operation, former)
         return
     if not options:
         return
-    name, new = f"{operation.command.module_name} {operation.command.version}", _options_of_target(operation)
+    name, new = f"{command.module_name} {command.version}", _options_of_target(operation)
     if new is None:
         raise Failure(
             Reason.OPTIONS_LOST,
             f"It is not known which options {name} has, because no scratch server has loaded it. {_values(options)} may be "
             f"lost. {GO_ON}",
         )
-    if lost := {each: value for each, value in options.items() if each.lower() not in new}:
+    accepted = {each.lower() for each in command.accepted_losses or ()}
+    if lost := {each: value for each, value in options.items() if each.lower() not in {*new, *accepted}}:
         raise Failure(
             Reason.OPTIONS_LOST, f"{name} does not have these options of the server: {_values(lost)}. {GO_ON}"
         )
-    if not may_set_options(session, operation.command.module_name):
+    if command.keep_options and not may_set_options(session, command.module_name):
         raise Failure(
             Reason.OPTIONS_LOST,
             f"The agent's user may not call CONFIG SET, so {_values(options)} would be lost. {RIGHTS} {GO_ON}",

@@ -67,12 +67,17 @@ class Operation:
     @property
     def has_types(self) -> bool | None:
         """True if the version exports data types, None if this is not known: its data may need it."""
-        return any_known((self.command.has_types or None, *(each.has_types for each in self._scratch_loads())))
+        return self._known(self.command.has_types or None, self.command.has_types_from, "has_types")
 
     @property
     def aux_data(self) -> bool | None:
         """True if the version is known to write auxiliary data, None if nothing is known."""
-        return any_known((self.command.aux_data, *(each.aux_data for each in self._scratch_loads())))
+        return self._known(self.command.aux_data, self.command.aux_data_from, "aux_data")
+
+    def _known(self, said: bool | None, by: str, name: str) -> bool | None:
+        """Return what is known: what scratch servers of this node have shown comes before the word of other nodes (`by`)."""
+        own = any_known(getattr(each, name) for each in self._scratch_loads())
+        return own if by and own is not None else any_known((said, own))
 
     def _scratch_loads(self) -> list[ScratchLoad]:
         """Return what scratch servers of this node have shown about the files in `target`."""

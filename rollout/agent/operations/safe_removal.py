@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from rollout.agent.failure import Failure
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation
+from rollout.agent.operations.scratch import is_type_of_another
 from rollout.agent.server.call_history import RecentCalls
 from rollout.agent.server.causes import listed, refuse_if_named_in_acl
 from rollout.agent.server.module_keys import ModuleKey, TooManyKeysError, first_module_key
@@ -69,11 +70,17 @@ def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModul
         if is_so
     ]
     if found:
+        by = operation.command.aux_data_from
+        says = (
+            f"Only the scratch servers of {by} have shown that: if this is wrong, decommission or revoke them."
+            if by
+            else ""
+        )
         raise Failure(
             Reason.AUX_DATA,
             f"{loaded.name} {loaded.version} {'writes' if aux_data else 'may write'} auxiliary data, so an RDB file that has it "
             f"is not loaded without the module. This server has {' and '.join(found)}. Keep the module, or replace the server "
-            "by one without it.",
+            f"by one without it. {says}".rstrip(),
         )
 
 
@@ -120,11 +127,9 @@ _ONLY_A_RESTART = "Without such keys it also stays loaded: it exports data types
 def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
     name = f"{loaded.name} {loaded.version}"
     stays = "" if operation.node.persistence.is_external else f" {_ONLY_A_RESTART}"
-    seconds = operation.deadline.remaining()
     user = operation.node.settings.server_user or "default"
     try:
-        with operation.node.server.session(min(seconds, UNLOAD_SECONDS), encoding_errors="surrogateescape") as session:
-            key = first_module_key(session, min(seconds, KEYS_SECONDS), before_step=operation.deadline.remaining)
+        key = _key_of(operation, loaded)
     except TooManyKeysError:
         raise Failure(
             Reason.DATA_IN_USE,
@@ -142,6 +147,20 @@ def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
             Reason.DATA_IN_USE,
             f"{_found(key)} {name} may need it. Keep the module, or delete all keys of that type first.{stays}",
         )
+
+
+def _key_of(operation: Operation, loaded: LoadedModule) -> ModuleKey | None:
+    """Return a key of a data type that may be the module's, None if there is none."""
+    others: set[str] = set()
+    while True:
+        seconds = operation.deadline.remaining()
+        with operation.node.server.session(min(seconds, UNLOAD_SECONDS), encoding_errors="surrogateescape") as session:
+            key = first_module_key(
+                session, min(seconds, KEYS_SECONDS), besides=others, before_step=operation.deadline.remaining
+            )
+        if key is None or not is_type_of_another(operation, loaded, key.type):
+            return key
+        others.add(key.type)
 
 
 def _found(key: ModuleKey) -> str:

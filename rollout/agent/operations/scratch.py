@@ -13,6 +13,7 @@ from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.successes import Successes
+from rollout.agent.scratch.types import lacks_type
 from rollout.agent.server.session import LoadedModule
 from rollout.agent.server.texts import storable
 from rollout.messages import Package, Reason, ScratchLoad, scratch_key
@@ -55,6 +56,20 @@ def try_in_scratch(
         return _given_up(operation, key, failure)
     successes.add(package.content_sha256, done)
     return done
+
+
+def is_type_of_another(operation: Operation, loaded: LoadedModule, name: str) -> bool:
+    """Return True if a scratch server has shown that the loaded module does not have the data type `name`."""
+    settings, facts = operation.node.settings, operation.facts
+    if settings.scratch == "off" or facts is None or not operation.is_current(loaded, facts.run_id):
+        return False
+    seconds = operation.deadline.step("Asking a scratch server", settings.scratch_seconds).remaining()
+    try:
+        with operation.node.server.session() as session:
+            live = live_server(settings, session.info("server"))
+    except UnavailableError:
+        return False
+    return lacks_type(live, _as_agent_sees(operation, loaded), name, seconds=seconds)
 
 
 def _given_up(operation: Operation, key: str, failure: Failure) -> ScratchLoad:
@@ -101,12 +116,16 @@ def _scratch_args(operation: Operation, module: LoadedModule) -> tuple[str, ...]
 
 def _others(operation: Operation, modules: Iterable[LoadedModule]) -> Iterable[LoadedModule]:
     """Yield the server's other modules, as the agent sees their files: first those that the command orders."""
-    store, order = operation.node.module_store, operation.command.load_order
+    order = operation.command.load_order
     ranks = {name: rank for rank, name in enumerate(order)}
     for each in sorted(modules, key=lambda each: ranks.get(each.name, len(order))):
         if each.name == operation.command.module_name or not each.path.startswith("/"):
             continue
-        path = each.path
-        if store.is_ours(path):
-            path = str(store.root / PurePosixPath(path).relative_to(store.server_root))
-        yield replace(each, path=path)
+        yield _as_agent_sees(operation, each)
+
+
+def _as_agent_sees(operation: Operation, module: LoadedModule) -> LoadedModule:
+    store = operation.node.module_store
+    if not store.is_ours(module.path):
+        return module
+    return replace(module, path=str(store.root / PurePosixPath(module.path).relative_to(store.server_root)))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.operations.operation import Operation
-from rollout.agent.server.health import fault, more_failed_calls
+from rollout.agent.server.health import Sample, fault, lost_link, more_failed_calls
 from rollout.agent.server.session import (
     RefusedError,
     Server,
@@ -33,25 +33,27 @@ class RestartedError(AgentError):
 
 
 def settle(operation: Operation, run_id: str) -> None:
-    """Wait until the server process `run_id` has run and been healthy for as long as the command says.
+    """Wait until the server process `run_id` has run and been ready for as long as the command says, without an interruption.
 
     Raises: `RestartedError`; `Failure` if the server has crashed, hangs or is not healthy, or if the operation is canceled
     or out of time.
     """
     end = time.monotonic() + operation.command.settle_seconds
-    silence = _Silence(operation)
+    silence, link = _Silence(operation), _Link(operation)
     with closing(_Connection(operation.node.server)) as connection:
         while True:
             left = end - time.monotonic()
             wait = SAMPLE_SECONDS
             try:
-                is_ready = _is_ready(operation, connection.session(), run_id)
+                is_ready = _is_ready(operation, connection.session(), run_id, link)
                 if is_ready and left <= 0:
                     _look_after(operation, connection.session())
                     break
                 silence.end()
                 if is_ready:
                     wait = min(left, SAMPLE_SECONDS)
+                else:
+                    end = time.monotonic() + operation.command.settle_seconds
             except (RefusedError, ServerLoadingError, UserRefusedError):
                 connection.close()
                 silence.end()
@@ -66,11 +68,16 @@ def settle(operation: Operation, run_id: str) -> None:
                 if is_restarted(operation, run_id, failure):
                     raise RestartedError from failure
             operation.pause(wait)
-            silence.check_deadline()
+            try:
+                silence.check_deadline()
+            except Failure as failure:
+                if failure.reason is Reason.NODE_DEADLINE and link.lost:
+                    raise Failure(Reason.LINK_DOWN, link.lost) from failure
+                raise
     _compare_calls(operation)
 
 
-def _is_ready(operation: Operation, session: Session, run_id: str) -> bool:
+def _is_ready(operation: Operation, session: Session, run_id: str, link: "_Link") -> bool:
     """Take a sample, and return True if the server is ready. Raises: `RestartedError`, `Failure`."""
     watch = operation.watch
     if watch.before is None and watch.last is None:  # else it was marked before the load
@@ -82,6 +89,7 @@ def _is_ready(operation: Operation, session: Session, run_id: str) -> bool:
     if watch.baseline and (found := fault(watch.baseline, now)):
         _look_after(operation, session)
         raise Failure(found.reason, found.message)
+    link.look(watch.baseline or now, now)
     return now.is_ready_as(watch.baseline or now)
 
 
@@ -199,6 +207,21 @@ class _Connection:
     def close(self) -> None:
         self._session = None
         self._stack.close()
+
+
+class _Link:
+    """The link of a replica to its master. `lost`: for how long it is down, as a sentence. It is reported once."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self.lost = ""
+        self._is_noted = False
+
+    def look(self, before: Sample, now: Sample) -> None:
+        self.lost = lost_link(before, now)
+        if self.lost and not self._is_noted:
+            self._is_noted = True
+            self._operation.note(Reason.LINK_DOWN, f"{self.lost} The server settles again when it is up.")
 
 
 class _Silence:

@@ -10,7 +10,7 @@ from rollout.messages import Reason, ServerStatistics
 #: Sections of INFO that a sample needs, and those that the statistics need.
 SAMPLED = ("server", "replication", "persistence", "stats")
 COUNTED = ("memory", "stats", "commandstats", "latencystats")
-#: A link that is down for longer is a fault, seconds.
+#: A link that is down for longer is reported, seconds.
 LINK_SECONDS = 5
 #: Shares of failed calls are compared if each side has so many calls.
 FEWEST_CALLS = 100
@@ -45,24 +45,27 @@ class Fault:
 
 
 def fault(before: Sample, now: Sample) -> Fault | None:
-    """Return what has become worse since `before`, a sample of the same process; None if nothing has.
-
-    A replica that synchronizes is not ready, but it has no fault.
-    """
+    """Return what has become worse since `before`, a sample of the same process; None if nothing has."""
     if before.error_replies is not None and (now.error_replies or 0) > before.error_replies:
         count = (now.error_replies or 0) - before.error_replies
         return Fault(
             reason=Reason.ERROR_REPLIES,
-            message=f"The replica answered {count} of its master's commands with an error, so it lost these writes: "
+            message=f"The replica answered {count} of its master's commands with an error, and lost as many writes: "
             f"unexpected_error_replies rose from {before.error_replies} to {now.error_replies}.",
         )
-    is_down = now.link_is_up is False and not now.is_synchronizing and now.link_down_seconds > LINK_SECONDS
-    if is_down and before.link_is_up is not False:
-        return Fault(
-            reason=Reason.LINK_DOWN,
-            message=f"The link to the master was up before, and is down for {now.link_down_seconds} s.",
-        )
     return None
+
+
+def lost_link(before: Sample, now: Sample) -> str:
+    """Return as a sentence that the link to the master is down for more than `LINK_SECONDS`; empty if it is not, or if it
+    was down before. A replica that synchronizes has its link back.
+
+    That is no fault: a person may restart the master.
+    """
+    is_down = now.link_is_up is False and not now.is_synchronizing and now.link_down_seconds > LINK_SECONDS
+    if not is_down or before.link_is_up is False:
+        return ""
+    return f"The link to the master was up before, and is down for {now.link_down_seconds} s."
 
 
 def more_failed_calls(before: ServerStatistics, after: ServerStatistics) -> str:

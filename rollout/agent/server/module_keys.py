@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from rollout.agent.failure import AgentError
@@ -26,8 +26,12 @@ class ModuleKey:
     database: int
 
 
-def first_module_key(session: Session, seconds: float, *, before_step: Callable[[], object]) -> ModuleKey | None:
+def first_module_key(
+    session: Session, seconds: float, *, besides: Collection[str], before_step: Callable[[], object]
+) -> ModuleKey | None:
     """Return a key of a module's data type in any database, None if there is none. Looks for `seconds` at most.
+
+    `besides`: data types that do not count.
 
     `before_step` is called before each step, and may raise. The session must read keys as they are, and ends in another
     database. Raises: `TooManyKeysError`, `RefusedError`, `Failure`.
@@ -37,7 +41,7 @@ def first_module_key(session: Session, seconds: float, *, before_step: Callable[
         if database:  # a cluster that has only database 0 refuses SELECT
             session.call("SELECT", str(database))
         for types in _types(session):
-            if found := sorted(set(types) - OWN_TYPES):
+            if found := sorted(set(types).difference(OWN_TYPES, besides)):
                 return ModuleKey(type=found[0], database=database)
             if time.monotonic() > end:
                 raise TooManyKeysError

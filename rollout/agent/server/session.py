@@ -188,9 +188,9 @@ class Session:
             answers = [self._read() for _ in commands]
         return [RefusedError(each) if isinstance(each, ResponseError) else each for each in answers]
 
-    def call(self, *words: str) -> Any:
+    def call(self, *words: str | bytes) -> Any:
         """Call a command and return the answer. Raises: `RefusedError`, `ServerLostError`, `ServerSilentError`, `Failure`."""
-        with self._answering(" ".join(words[:2])):
+        with self._answering(" ".join(map(str, words[:2]))):
             self._connection.send_command(*words)
             return self._connection.read_response()
 

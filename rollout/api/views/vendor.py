@@ -60,7 +60,7 @@ from rollout.domain.request import WHERE_ONLINE, RolloutRequest
 from rollout.domain.rollout.events import Origin, RolloutPhase
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Node, Rollout
-from rollout.projections.rollout_document import counted
+from rollout.projections.rollout_document import outcome_of
 from rollout.queries.freeze import refuse_if_frozen
 from rollout.queries.nodes import node_rows, node_with_position
 from rollout.queries.rollouts import rollout_row, rollout_rows, shortfalls
@@ -281,7 +281,7 @@ def _action(rollout: Rollout, shortfall: str) -> dict[str, Any]:
         code = rollout.phase if rollout.reason in _BY_PERSON else rollout.reason
         document["error_code"] = ModuleInUseError.code if is_kept else code
     if RolloutPhase(rollout.phase).is_final and (message or status == "failed"):
-        document["error_message"] = message or counted(rollout)
+        document["error_message"] = message or outcome_of(rollout)
     return document
 
 

@@ -23,7 +23,7 @@ from rollout.domain.rollout.progress_deadline import progress_deadline
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.step import step
-from rollout.domain.words import MOST_NAMED, capitalized, in_utc, listed, sentence
+from rollout.domain.words import MOST_NAMED, capitalized, counted, in_utc, listed, sentence
 from rollout.messages import Phase
 
 #: Phases of a rollout that a person or a rule has stopped.
@@ -46,10 +46,10 @@ def _summary(
 ) -> Iterator[str]:
     when = f"{capitalized(state.phase)} {'at' if state.phase.is_final else 'since'} {in_utc(facts.since)}"
     if state.phase in STOPPED or state.phase.is_final:
-        yield f"{when}{_by(rule, facts)}: {sentence(state.message or _counted(snapshot))}"
+        yield f"{when}{_by(rule, facts)}: {sentence(state.message or _outcome(snapshot))}"
     else:
         wave = f", wave {state.wave} of {len(snapshot.waves)} is {state.wave_phase}" if state.wave >= 0 else ""
-        yield f"{when}{wave}: {_counted(snapshot)}."
+        yield f"{when}{wave}: {_outcome(snapshot)}."
     if facts.before:
         yield f"Earlier: {listed(facts.before)}"
     if facts.failed:
@@ -65,9 +65,9 @@ def _by(rule: Rule, facts: RolloutFacts) -> str:
     return "" if rule == Rule.OUTCOME else f" by the rule {rule}"
 
 
-def _counted(snapshot: Snapshot) -> str:
+def _outcome(snapshot: Snapshot) -> str:
     counts = snapshot.counts
-    parts = [f"{counts.get(Phase.SUCCEEDED, 0)} of {snapshot.total} nodes succeeded"]
+    parts = [f"{counts.get(Phase.SUCCEEDED, 0)} of {counted(snapshot.total, 'node')} succeeded"]
     parts += [
         f"{count} {word}"
         for word, count in (

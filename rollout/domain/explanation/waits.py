@@ -8,6 +8,7 @@ from rollout.domain.rollout.blockers import Blocker
 from rollout.domain.rollout.release_limits import free_slots, spare_nodes
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.words import counted
 
 NEXT_STEP = Wait(what=Rule.NEXT_STEP, text="its next step, which is about to start")
 
@@ -52,6 +53,6 @@ def wait_for_room(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) 
         return Wait(what=Rule.MIN_HEALTHY, text=f"more than {state.strategy.kept_healthy(state.nodes)} healthy nodes")
     return Wait(
         what=Rule.MAX_PARALLEL,
-        text=f"a free slot: {snapshot.in_progress} nodes are in progress",
+        text=f"a free slot: {counted(snapshot.in_progress, 'node')} {'is' if snapshot.in_progress == 1 else 'are'} in progress",
         until=facts.in_progress.until,
     )

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rollout.domain.words import counted
+
 #: The fields of `messages.ServerState` that are judged.
 JUDGED = ("run_id", "crash", "link_down_seconds", "unexpected_error_replies")
-#: A replica whose link is down for longer is harmed, seconds.
-LINK_SECONDS = 5
+#: A replica whose link is down for longer is harmed, seconds. A person may restart its master.
+LINK_SECONDS = 60
 #: Two restarts within so many seconds are a crash.
 CRASH_SECONDS = 60
 
@@ -38,7 +40,8 @@ def harm_since(health: Mapping[str, Any], facts: Mapping[str, Any], restarts: Se
     now = facts.get("unexpected_error_replies") or 0
     if before is not None and now > before:
         return (
-            f"Its server has answered {now - before} commands of its master with an error since, and lost these writes."
+            f"Its server has answered {counted(now - before, 'command')} of its master with an error since, and lost "
+            f"{'this write' if now - before == 1 else 'these writes'}."
         )
     if _is_link_down(facts):
         return f"The link of its server to the master is down for {facts['link_down_seconds']} s."

@@ -18,7 +18,7 @@ from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, RETURNING, RUNNI
 MOST_REJECTED = 10
 
 #: What may happen in a phase. The operation goes on.
-_NOTED = frozenset({Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION})
+_NOTED = frozenset({Reason.LINK_DOWN, Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION})
 #: A report never moves an operation back to an earlier phase.
 _ORDER = tuple(Phase)
 

@@ -8,6 +8,7 @@ from rollout.domain.rollout.progress_deadline import progress_deadline
 from rollout.domain.rollout.snapshot import Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import OnFailure
+from rollout.domain.words import counted
 from rollout.messages import Reason
 
 
@@ -38,9 +39,8 @@ def _forgiven(state: RolloutState, snapshot: Snapshot) -> Sequence[int]:
 
 
 def _too_many(where: str, count: int, allowed: int, counts: WaveCounts | None) -> str:
-    nodes = "1 node" if count == 1 else f"{count} nodes"
     lost = f", {counts.lost} of them after a success" if counts is not None and counts.lost else ""
-    return f"{nodes} failed {where}{lost}; the limit is {allowed}."
+    return f"{counted(count, 'node')} failed {where}{lost}; the limit is {allowed}."
 
 
 def stop(state: RolloutState, snapshot: Snapshot, reason: Reason, message: str) -> list[RolloutEvent]:

@@ -6,13 +6,14 @@ from rollout.domain.rollout.events import ProgressDeadlineExtended, RolloutPhase
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.rollout.turns import BUSY
+from rollout.domain.words import some_of
 
 
 def progress_deadline(state: RolloutState, snapshot: Snapshot) -> datetime | None:
     """Return when the rollout stops if no node succeeds until then. None while the deadline does not run: the rollout
     waits for something else, its wave has ended, the fleet is frozen, or no node is in progress and one waits for its
     server, which has a deadline of its own, or for operations of others."""
-    if snapshot.is_waiting and not snapshot.in_progress:
+    if (snapshot.is_waiting or snapshot.behind) and not snapshot.in_progress:
         return None
     return _deadline(state, snapshot, state.strategy.progress_deadline_seconds)
 
@@ -20,11 +21,26 @@ def progress_deadline(state: RolloutState, snapshot: Snapshot) -> datetime | Non
 def extension(state: RolloutState, snapshot: Snapshot) -> list[ProgressDeadlineExtended]:
     """Return the event that starts the deadline again, if the rollout only waits for operations of others and half of the
     time is over. So half of it is left when the wait ends."""
-    texts = [each.text for each in snapshot.blocked if each.block in BUSY]
-    half = _deadline(state, snapshot, state.strategy.progress_deadline_seconds / 2)
-    if not texts or snapshot.in_progress or snapshot.ready or half is None or half > snapshot.now:
+    at = extension_at(state, snapshot)
+    if at is None or at > snapshot.now:
         return []
-    return [ProgressDeadlineExtended(rollout=state.uid, message=texts[0])]
+    return [ProgressDeadlineExtended(rollout=state.uid, message=_operations_of_others(snapshot)[0])]
+
+
+def extension_at(state: RolloutState, snapshot: Snapshot) -> datetime | None:
+    """Return when half of the time is over, None if the rollout does not only wait for operations of others."""
+    if snapshot.in_progress or snapshot.ready or not _operations_of_others(snapshot):
+        return None
+    return _deadline(state, snapshot, state.strategy.progress_deadline_seconds / 2)
+
+
+def _operations_of_others(snapshot: Snapshot) -> list[str]:
+    """Return them in words: each completes "It waits for"."""
+    texts = [each.text for each in snapshot.blocked if each.block in BUSY]
+    if snapshot.behind:
+        noun = "operation" if len(snapshot.behind) == 1 else "operations"
+        texts.append(f"the older {noun} on {some_of(snapshot.behind)}")
+    return texts
 
 
 def _deadline(state: RolloutState, snapshot: Snapshot, seconds: float) -> datetime | None:

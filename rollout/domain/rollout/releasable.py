@@ -7,6 +7,7 @@ from itertools import chain
 
 from rollout.domain.rollout.turns import BUSY, Block, Blocked, Fleet, Place, Turn, blocked, together
 from rollout.domain.strategy import Strategy
+from rollout.domain.words import counted
 from rollout.messages import Reason
 
 #: How often nodes are looked at again that wait for a heartbeat, or for operations of other rollouts, seconds.
@@ -130,7 +131,7 @@ class Releasable:
         node, since = candidate.node, candidate.waiting_since or turn.returned_at
         if turn.returned_at - since >= self._longest_wait:
             reason = Reason(candidate.reason or Reason.SERVER_NOT_READY)
-            text = f"its server. The agent has returned each of {candidate.releases} releases: {candidate.message}"
+            text = f"its server. The agent has returned each of {counted(candidate.releases, 'release')}: {candidate.message}"
             return Blocked(node=node, block=Block.SERVER, reason=reason, text=text.rstrip(" .:"))
         until = turn.returned_at + _pause(candidate.releases)
         if until <= self.now:
@@ -197,5 +198,4 @@ def _pause(releases: int) -> timedelta:
 
 
 def _minutes(waited: timedelta) -> str:
-    minutes = int(waited.total_seconds() // 60)
-    return "1 minute" if minutes == 1 else f"{minutes} minutes"
+    return counted(int(waited.total_seconds() // 60), "minute")

@@ -10,7 +10,7 @@ from rollout.domain.rollout.outcome import finish
 from rollout.domain.rollout.release_limits import release
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.words import MOST_NAMED, some_of
+from rollout.domain.words import MOST_NAMED, counted, some_of
 
 #: A rollout that ended in one of these phases is rolled back by a new rollout.
 ROLLED_BACK_BY_A_NEW_ROLLOUT = frozenset(
@@ -45,5 +45,5 @@ def left_unchanged_sentence(left: Sequence[LeftUnchanged]) -> str:
         return ""
     groups = [f"{some_of(each.nodes)} by rollout {each.rollout}" for each in left[:MOST_NAMED]]
     if (more := len(left) - MOST_NAMED) > 0:
-        groups.append(f"others by {more} more rollouts")
+        groups.append(f"others by {counted(more, 'more rollout')}")
     return f"Left unchanged, because a newer rollout has changed them or is about to: {'; '.join(groups)}."

@@ -59,6 +59,8 @@ class Snapshot:
     some of them wait for, where it is not recorded yet. `unfit`: nodes that no wait makes ready, with the reason to skip
     them. `is_waiting`: a scheduled node waits for its server, or for operations of other rollouts or late ones.
 
+    `behind`: scheduled nodes whose older operation has not ended, if no node is ready or in progress.
+
     `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.
     """
@@ -71,6 +73,7 @@ class Snapshot:
     waits: tuple[Waiting, ...] = ()
     unfit: tuple[Waiting, ...] = ()
     is_waiting: bool = False
+    behind: tuple[str, ...] = ()
     offline: tuple[str, ...] = ()
     retriable: tuple[tuple[str, int], ...] = ()
     healthy: int = 0

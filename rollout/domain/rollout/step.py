@@ -27,7 +27,7 @@ from rollout.domain.rollout.events import (
     RolloutStarted,
     WavePhase,
 )
-from rollout.domain.rollout.progress_deadline import progress_deadline
+from rollout.domain.rollout.progress_deadline import extension_at, progress_deadline
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline, OnAbort
@@ -65,7 +65,11 @@ def step(state: RolloutState, started: RolloutStarted, snapshot: Snapshot) -> St
 
 def wake_at(state: RolloutState, snapshot: Snapshot) -> datetime | None:
     """Return when the rollout's next deadline, soak end, start or retry is due; None if there is none."""
-    moments: list[datetime | None] = [progress_deadline(state, snapshot), snapshot.wake_at]
+    moments: list[datetime | None] = [
+        progress_deadline(state, snapshot),
+        extension_at(state, snapshot),
+        snapshot.wake_at,
+    ]
     if state.wave_phase == WavePhase.SOAKING and state.phase == RolloutPhase.RUNNING:
         # Facts of servers are no events, so a rollout that soaks looks for itself.
         moments.append(min(state.soak_until or snapshot.now, snapshot.now + SOAK_LOOK))

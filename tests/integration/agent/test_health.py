@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -240,14 +241,45 @@ def test_an_unreadable_log_is_asked_for_once(site, built):
     assert "rejected_calls=1" in refused.replace("'", "").replace(": ", "=")
 
 
-def test_a_replica_that_loses_its_link(site, built, replicates):
-    def cut():
-        replicates.call("CONFIG", "SET", "port", 0)
-        replicates.call("CLIENT", "KILL", "TYPE", "replica")
+def cut(master):
+    """Let the master accept no connection, as while a person restarts it. Return its port."""
+    port = raw(master, "server").partition("tcp_port:")[2].split()[0]
+    master.call("CONFIG", "SET", "port", 0)
+    master.call("CLIENT", "KILL", "TYPE", "replica")
+    return port
 
-    report = site.run_and(site.command(built("greet"), settle_seconds=30), Phase.SETTLING, cut)
-    assert (report.phase, report.reason) == (Phase.FAILED, Reason.LINK_DOWN)
+
+def test_a_replica_that_loses_its_link(site, built, replicates):
+    command = site.command(built("greet"), settle_seconds=1.5, deadline_seconds=12)
+    report = site.run_and(command, Phase.SETTLING, lambda: cut(replicates))
+    assert (report.phase, report.reason, noted(site)) == (Phase.FAILED, Reason.LINK_DOWN, [Reason.LINK_DOWN])
+    assert "was up before" in report.message
     assert site.server.loaded() == set()
+
+
+@BOTH
+def test_a_person_restarts_the_master_while_its_replica_settles(site, built, replicates):
+    """The replica settles again when its link is back."""
+    back_at = []
+
+    def bring_back(port):
+        wait_for(lambda: Reason.LINK_DOWN in noted(site), seconds=20)
+        replicates.call("CONFIG", "SET", "port", port)
+        wait_for(lambda: "master_link_status:up" in raw(site.server, "replication"), seconds=20)
+        back_at.append(time.monotonic())
+
+    threads = []
+
+    def restart_master():
+        threads.append(threading.Thread(target=bring_back, args=[cut(replicates)]))
+        threads[0].start()
+
+    report = site.run_and(site.command(built("greet"), settle_seconds=3), Phase.SETTLING, restart_master)
+    settled = time.monotonic() - back_at[0]
+    threads[0].join()
+    assert (report.phase, noted(site)) == (Phase.SUCCEEDED, [Reason.LINK_DOWN])
+    assert settled > 2
+    assert site.server.loaded() == {("greet", 10000)}
 
 
 # --- Failed calls

@@ -76,6 +76,14 @@ def test_an_option_that_the_version_does_not_have_stops_the_upgrade(site, built)
     assert site.install(built("options", 3)).phase is Phase.SUCCEEDED
 
 
+@pytest.mark.parametrize(("listed", "phase"), [((), Phase.FAILED), (("options.depth",), Phase.SUCCEEDED)])
+def test_only_the_losses_that_a_plan_has_listed_are_accepted(site, built, listed, phase):
+    """Another node has said that the new version has this option."""
+    site.install(built("options", 1))
+    set_depth(site, 7)
+    assert site.install(built("options", 3), accepted_losses=listed, options=("options.depth",)).phase is phase
+
+
 def test_options_that_survive_do_not_stop_it(site, built):
     site.install(built("options", 1))
     set_depth(site, 7)

@@ -59,6 +59,22 @@ def test_a_key_of_its_type_in_any_database(site, keeps, database):
 
 
 @AOF_OFF
+def test_a_key_of_another_modules_type(site, keeps, built):
+    site.install(built("types", 1), has_types=True)
+    site.server.call("KEEPS.SET", "k", "7")
+    assert refused(site, built("types", 1), has_types=True).reason is Reason.EXPORTS_DATA_TYPES
+    assert refused(site, keeps, has_types=True, even_if_used=True).reason is Reason.DATA_IN_USE
+
+
+@AOF_OFF
+@pytest.mark.parametrize("scratch", ["off"])
+def test_a_key_counts_for_all_modules_if_its_owner_is_not_known(site, keeps, built):
+    site.install(built("types", 1), has_types=True)
+    site.server.call("KEEPS.SET", "k", "7")
+    assert refused(site, built("types", 1), has_types=True).reason is Reason.DATA_IN_USE
+
+
+@AOF_OFF
 def test_without_such_a_key_the_servers_refusal_is_reported(site, keeps):
     site.server.call("SET", "k", "v")
     assert refused(site, keeps, has_types=True).reason is Reason.EXPORTS_DATA_TYPES
@@ -198,6 +214,24 @@ def test_auxiliary_data_in_a_shard(site, base, binary, words):
 @pytest.mark.parametrize("aux_data", [False, None])
 def test_no_known_auxiliary_data(site, base, aux_data):
     assert site.remove(base, aux_data=aux_data).phase is Phase.SUCCEEDED
+
+
+@AOF_OFF
+def test_what_another_node_says_does_not_count_if_this_node_knows(site, base):
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    said = {"aux_data": True, "aux_data_from": "liar", "has_types": True, "has_types_from": "liar"}
+    assert site.remove(base, **said).phase is Phase.SUCCEEDED
+
+
+@AOF_OFF
+def test_another_node_that_says_so_is_named(site, base):
+    site.server.call("CONFIG", "SET", "save", "3600 1")
+    (site.root / "journal/.scratch.json").unlink()
+    report = refused(site, base, aux_data=True, aux_data_from="liar")
+    assert report.reason is Reason.AUX_DATA
+    assert (
+        "Only the scratch servers of liar have shown that: if this is wrong, decommission or revoke" in report.message
+    )
 
 
 # --- The append-only file

@@ -275,6 +275,14 @@ def test_a_success_on_another_node_is_enough(site, built):
     assert (report.phase, report.scratch.source) == (Phase.SUCCEEDED, "package")
 
 
+def test_a_node_that_can_run_one_does_not_rely_on_another(site, built):
+    key = site.install(built("greet")).scratch.key
+    site.remove(built("greet"))
+    (site.root / "journal/.scratch.json").unlink()
+    report = site.install(built("greet"), scratch_done=(key,), scratch_sources=("node liar",))
+    assert (report.phase, report.scratch.source, len(scratches(site))) == (Phase.SUCCEEDED, "", 1)
+
+
 @pytest.mark.parametrize("other", [{"server": "redis 0.0.1"}, {"platform": "linux/x86_64/other1"}])
 def test_a_success_elsewhere_is_none_here(site, built, other):
     """On another version of the server, or on another platform."""

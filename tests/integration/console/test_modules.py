@@ -26,10 +26,14 @@ def test_what_scratch_servers_have_shown(fleet, admin):
     assert unknown in html.unescape(shown_text(admin.get(start)))
     for each in {each.content_sha256 for each in builds_of("greet")}:
         learned = {"has_types": True, "aux_data": False, "commands": ["greet.hello"], "options": []}
-        ScratchSuccess.objects.create(key=each, content_sha256=each, learned=learned, recorded_at=timezone.now())
+        ScratchSuccess.objects.create(
+            key=each, content_sha256=each, node="node-a", learned=learned, recorded_at=timezone.now()
+        )
     for path in ("/admin/modules/greet", start):
         page = shown_text(admin.get(path))
-        assert "It has data types: it can be upgraded and removed only by a restart of the server." in page
+        assert (
+            "It has data types, as node-a says: it can be upgraded and removed only by a restart of the server." in page
+        )
         assert "It adds 1 command: greet.hello." in page
 
 

@@ -90,7 +90,7 @@ def test_the_command_checks_and_rebuilds(balances, capsys):
     assert error.value.returncode == 1
     call_command("rebuild_projections", "balances")
     call_command("rebuild_projections", "--check")
-    assert capsys.readouterr().out == "balances: rebuilt from 1 events\nbalances: a rebuild changes nothing\n"
+    assert capsys.readouterr().out == "balances: rebuilt from 1 event\nbalances: a rebuild changes nothing\n"
 
 
 def test_an_unknown_name_is_a_clear_error(balances):
@@ -120,7 +120,7 @@ def test_an_upgrade_names_what_needs_a_rebuild_until_it_is_done(balances):
 
     assert projections.stale_projections() == ["balances"]
     assert "need a rebuild, and give wrong answers until then: balances. Run: rebuild_projections" in migrated()
-    assert rebuilt() == "balances: rebuilt from 1 events\n"
+    assert rebuilt() == "balances: rebuilt from 1 event\n"
     assert (projections.stale_projections(), migrated(), rows()) == ([], "", {"a": 1})
 
 
@@ -128,7 +128,7 @@ def test_only_what_is_stale_is_rebuilt_unless_all_is_asked_for(balances):
     migrated()
     append(Append("a", 0, [Deposited(cents=1)]))
     assert rebuilt() == "No projection needs a rebuild. Use --all to rebuild all of them.\n"
-    assert rebuilt("--all") == rebuilt("balances") == "balances: rebuilt from 1 events\n"
+    assert rebuilt("--all") == rebuilt("balances") == "balances: rebuilt from 1 event\n"
 
 
 def test_rows_of_an_unknown_version_are_stale(balances):

@@ -15,10 +15,11 @@ from rollout.delivery import ingestion
 from rollout.messages import Phase, Reason, ServerHealth, ServerState, ServerStatistics
 from rollout.models import NodeFacts
 from rollout.process.advance import advance
+from rollout.process.timeouts import end_overdue_operations
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.queries.harm import harmed_nodes
 from rollout.services.rollouts import resume_rollout
-from tests.recorded_fleet import fleet, heartbeat_of, installed, operation, rollout, say, start
+from tests.recorded_fleet import fleet, heartbeat_of, installed, operation, overdue, rollout, say, start
 from ui.cells import page_url
 
 pytestmark = pytest.mark.django_db
@@ -108,6 +109,18 @@ def test_a_hang_is_shown_while_the_operation_goes_on(admin):
     assert (operation(uid, "n0000").reason, operation(uid, "n0000").message) == ("", "")
 
 
+def test_the_deadline_says_what_the_agent_has_noted():
+    fleet(1)
+    uid = start(careful={"canary": 0})
+    words = "The link to the master was up before, and is down for 6 s."
+    say(uid, "n0000", Phase.SETTLING, reason=Reason.LINK_DOWN, message=words)
+    overdue("n0000")
+    end_overdue_operations()
+    found = operation(uid, "n0000")
+    assert (found.phase, found.reason) == ("timed_out", "node_deadline")
+    assert found.message == f"n0000 did not finish before its deadline; its last phase was settling. {words}"
+
+
 # --- The soak
 
 
@@ -116,8 +129,11 @@ def test_a_hang_is_shown_while_the_operation_goes_on(admin):
     [
         (CRASHED, "crashed since"),
         ({"unexpected_error_replies": 5}, "3 commands of its master"),
-        ({"run_id": "b", "unexpected_error_replies": 1}, "1 commands of its master"),
-        ({"role": "replica", "link_status": "down", "link_down_seconds": 6}, "down for 6 s"),
+        (
+            {"run_id": "b", "unexpected_error_replies": 1},
+            "1 command of its master with an error since, and lost this write",
+        ),
+        ({"role": "replica", "link_status": "down", "link_down_seconds": 61}, "down for 61 s"),
     ],
     ids=["crash", "error replies", "error replies after a restart", "link"],
 )
@@ -138,7 +154,7 @@ def test_a_server_that_is_harmed_during_the_soak_stops_the_rollout(facts, words)
     [
         {},
         {"run_id": "b", "unexpected_error_replies": 0},
-        {"link_status": "down", "link_down_seconds": 5},
+        {"link_status": "down", "link_down_seconds": 60},
         {"crash": "Its log has a crash report."},
         {"unexpected_error_replies": None},
     ],

@@ -74,7 +74,7 @@ def test_skipped_nodes_are_counted_by_reason(why):
         "1 of 3 nodes succeeded, 2 skipped. 2 nodes were skipped: incompatible_arch: for example, " in answer["summary"]
     )
     only = why(start(nodes=["arm-1"]))
-    assert "0 of 1 nodes succeeded, 1 skipped. 1 node was skipped: incompatible_arch: " in only["summary"]
+    assert "0 of 1 node succeeded, 1 skipped. 1 node was skipped: incompatible_arch: " in only["summary"]
 
 
 def test_the_verb_is_shown_with_who_asked_and_when(why, admin):
@@ -280,7 +280,9 @@ def _go_on(uid):
         say(uid, row.node)
 
 
-@pytest.mark.parametrize("reason", [Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION])
+@pytest.mark.parametrize(
+    "reason", [Reason.LINK_DOWN, Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION]
+)
 def test_what_has_happened_on_a_node_in_progress(why, reason):
     fleet(1)
     uid = start(careful=careful())

@@ -25,7 +25,7 @@ NOT_KNOWN = ["Not known yet: the first node's scratch server will find out."]
 
 def learn(content, key="k", **learned):
     ScratchSuccess.objects.create(
-        key=f"{content} {key}", content_sha256=content, node="n", learned=learned, recorded_at=timezone.now()
+        key=f"{content} {key}", content_sha256=content, node="n1", learned=learned, recorded_at=timezone.now()
     )
 
 
@@ -55,8 +55,8 @@ def test_it_works(admin, two):
         "options": ["greet.x"],
         "differences": ["memory"],
         "in_words": [
-            "It has data types: it can be upgraded and removed only by a restart of the server.",
-            "It writes auxiliary data: without it, a server does not load an RDB file that it has saved with it.",
+            "It has data types, as n1 says: it can be upgraded and removed only by a restart of the server.",
+            "It writes auxiliary data, as n1 says: without it, a server does not load an RDB file that it has saved with it.",
             "It adds 2 commands: a, b.",
             "It has 1 option: greet.x.",
         ],
@@ -149,7 +149,8 @@ def sent(uid):
 def test_what_was_in_the_plan_is_accepted(two):
     options()
     uid = released(["n1"], module_name="greet", version=2)
-    assert (sent(uid).keep_options, sent(uid).options) == (False, ("greet.x",))
+    command = sent(uid)
+    assert (command.keep_options, command.accepted_losses, command.options) == (False, ("greet.y",), ("greet.x",))
 
 
 def test_what_was_not_known_at_the_plan_is_not_accepted(two):
@@ -169,7 +170,7 @@ def test_no_strategy_accepts_it(two):
     advance(uid)
     assert (Operation.objects.get(rollout=uid, node="n1").phase, sent(uid).keep_options) == (Phase.FAILED, True)
     retry_rollout(uid)
-    assert not sent(uid).keep_options
+    assert (sent(uid).keep_options, sent(uid).accepted_losses) == (False, None)
 
 
 def test_a_rollback_may_lose_options(two):

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from eventstore import head
+from rollout.delivery.commands import commands_of
 from rollout.domain.errors import UnmanagedReplicaError
 from rollout.messages import Action, Phase, ScratchLoad
 from rollout.models import ShardMember
 from rollout.process.advance import advance
-from rollout.queries.learned import build_facts
+from rollout.queries.learned import BuildFacts, build_facts, learned_document
 from rollout.services.ignored_replicas import ignore_replica
 from tests.recorded_fleet import installed, join, operation, start, upload
 from tests.recorded_fleet import say as answer
@@ -123,3 +124,42 @@ def test_its_success_in_a_scratch_server_is_for_its_build_only():
     other = start(nodes=("n2",), module_name="other", careful=ALL)
     answer(other, "n2", Phase.VERIFYING, module_name="other", scratch=ScratchLoad(key="k" * 64))
     assert build_facts(["c9"])["c9"].keys == ("k" * 64,)
+
+
+# --- What its scratch server has shown --------------------------------------------------------------------------------
+
+
+def claims(*said):
+    """The command that n3 gets after these nodes have reported this about the same build, in this order."""
+    upload()
+    names = [name for name, _ in said]
+    join(*names, "n3")
+    say(*(beat(name) for name in (*names, "n3")))
+    uid = start(nodes=(*names, "n3"), careful=ALL)
+    for name, scratch in said:
+        answer(uid, name, Phase.VERIFYING, scratch=ScratchLoad(key="k" * 64, **scratch))
+    row = operation(uid, "n3")
+    ((_, command),) = commands_of([row])
+    return command
+
+
+def test_it_says_first_that_a_module_has_no_data_types():
+    command = claims(("liar", {"has_types": False}), ("n2", {"has_types": True}))
+    assert (command.has_types, command.has_types_from) == (True, "n2")
+
+
+def test_it_says_that_a_module_has_data_types():
+    command = claims(("n2", {"has_types": False}), ("liar", {"has_types": True}))
+    assert (command.has_types, command.has_types_from) == (True, "liar")
+
+
+def test_it_says_that_a_build_has_an_option():
+    """An upgrade that loses it is refused by each node that knows it."""
+    command = claims(("liar", {"options": ("greet.x", "greet.y")}), ("n2", {"options": ("greet.x",)}))
+    assert command.options == ("greet.x",)
+
+
+def test_it_says_that_a_module_writes_auxiliary_data():
+    """A removal elsewhere names it."""
+    facts = BuildFacts(aux_data=True, aux_data_from=("liar",))
+    assert learned_document(["c1"], {"c1": facts})["in_words"][1].startswith("It writes auxiliary data, as liar says: ")

@@ -10,11 +10,12 @@ from django.utils import timezone
 from artifacts_app.manifest import Member, files_digest
 from artifacts_app.models import Build
 from rollout.delivery.commands import commands_of
-from rollout.delivery.scratch_successes import forget_successes_of_deleted_builds
+from rollout.delivery.scratch_successes import forget_useless_successes
 from rollout.messages import Action, Phase, ScratchLoad, scratch_key
 from rollout.models import NodeModule, Operation, ScratchSuccess
 from rollout.process.advance import advance
-from rollout.queries.learned import MOST_KEYS
+from rollout.queries.learned import MOST_KEYS, MOST_KEYS_OF_NODE, MOST_NODES
+from rollout.services.nodes import decommission_node, revoke_node
 from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import fleet, installed, inventory, join, say, start
 from tests.recorded_modules import load_on, package, released
@@ -39,12 +40,13 @@ def test_it_works():
     assert sent()["n0001"].scratch_done == (KEY,)
 
 
-def test_the_first_one_counts():
-    fleet(2)
-    uid = start(max_parallel=2)
-    say(uid, "n0000", scratch=DONE)
-    say(uid, "n0001", scratch=DONE)
-    assert ScratchSuccess.objects.get().node == "n0000"
+def test_the_first_ones_are_kept():
+    fleet(MOST_NODES + 1)
+    uid = start(max_parallel=MOST_NODES + 1)
+    for number in range(MOST_NODES + 1):
+        say(uid, f"n{number:04}", scratch=DONE)
+    nodes = ScratchSuccess.objects.order_by("node").values_list("node", flat=True)
+    assert [*nodes] == [f"n{number:04}" for number in range(MOST_NODES)]
 
 
 def test_a_failure_is_no_success():
@@ -72,11 +74,10 @@ def test_of_other_bytes_it_says_nothing():
 # --- What is known of the bytes that a node has
 
 
-def learn(content, key, **learned):
+def learn(content, key, node="elsewhere", **learned):
+    join(node)
     done = {"key": key, **learned}
-    ScratchSuccess.objects.create(
-        key=key, content_sha256=content, node="elsewhere", learned=done, recorded_at=timezone.now()
-    )
+    ScratchSuccess.objects.create(key=key, content_sha256=content, node=node, learned=done, recorded_at=timezone.now())
 
 
 def removal(content="greet-1"):
@@ -211,14 +212,43 @@ def test_a_node_that_relies_on_another_has_no_success_of_its_own():
 def test_the_newest_are_kept():
     fleet(1)
     uid = start()
+    join(*(f"elsewhere{number}" for number in range(MOST_KEYS + 10)))
     for number in range(MOST_KEYS + 10):
-        learn("c1", f"old{number}")
-        learn("c2", f"other{number}")
+        for content in ("c1", "c2"):
+            ScratchSuccess.objects.create(
+                key=f"old{number}",
+                content_sha256=content,
+                node=f"elsewhere{number}",
+                learned={},
+                recorded_at=timezone.now(),
+            )
     say(uid, "n0000", scratch=DONE)
     assert ScratchSuccess.objects.filter(content_sha256="c1").count() == MOST_KEYS
     assert ScratchSuccess.objects.filter(key=KEY).exists()
-    assert not ScratchSuccess.objects.filter(key="old0").exists()
+    assert not ScratchSuccess.objects.filter(content_sha256="c1", key="old0").exists()
     assert ScratchSuccess.objects.filter(content_sha256="c2").count() == MOST_KEYS + 10
+
+
+def test_a_node_displaces_only_its_own():
+    fleet(1)
+    uid = start()
+    for number in range(MOST_KEYS + 10):
+        learn("c1", f"liar{number}", node="liar") if number else learn("c1", "honest", node="honest")
+    say(uid, "n0000", scratch=DONE)
+    rows = ScratchSuccess.objects.filter(content_sha256="c1")
+    assert set(rows.exclude(node="liar").values_list("key", flat=True)) == {"honest", KEY}
+    assert rows.filter(node="liar").count() == MOST_KEYS_OF_NODE
+
+
+@pytest.mark.parametrize("leave", [decommission_node, revoke_node], ids=["decommissioned", "revoked"])
+def test_those_of_a_node_that_has_left_do_not_count(leave):
+    fleet(1)
+    start()
+    learn("c1", KEY, has_types=True)
+    assert (sent()["n0000"].scratch_done, sent()["n0000"].has_types) == ((KEY,), True)
+    leave("elsewhere")
+    assert (sent()["n0000"].scratch_done, sent()["n0000"].has_types) == ((), False)
+    assert forget_useless_successes() == 1
 
 
 def test_those_of_a_deleted_build_are_deleted():
@@ -228,5 +258,5 @@ def test_those_of_a_deleted_build_are_deleted():
     NodeModule.objects.update(content_sha256="loaded")
     for each in ("c1", "loaded", "deleted"):
         learn(each, each)
-    assert forget_successes_of_deleted_builds() == 1
+    assert forget_useless_successes() == 1
     assert set(ScratchSuccess.objects.values_list("key", flat=True)) == {"c1", "loaded"}

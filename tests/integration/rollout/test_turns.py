@@ -225,6 +225,29 @@ def test_a_rollout_that_waits_for_another_rollout_on_its_host_is_not_stopped():
     assert (rollout(uid).phase, phases(uid)) == ("running", {"n2": "scheduled"})
 
 
+def test_a_rollout_that_waits_for_an_older_operation_on_its_node_is_not_stopped():
+    upload()
+    upload(version=2)
+    join("n1")
+    say(beat("n1"))
+    older = start(careful=ALL_AT_ONCE, deadline=7200.0)
+    uid = start(version=2, supersede=True, careful=ALL_AT_ONCE | {"progress_deadline_seconds": 600.0})
+    began = rollout(uid).progressed_at
+    assert began
+    assert advance(uid) == began + timedelta(seconds=300)
+    passes(uid, 600)
+    assert grew(lambda: advance(uid)) == 1
+    (event,) = [each.event for each in read() if each.type == "rollout.deadline_extended.v1"]
+    assert event.message == "the older operation on n1"
+    passes(uid, 299)
+    answer(older, "n1")
+    advance(uid)
+    assert (rollout(uid).phase, phases(uid)) == ("running", {"n1": "queued"})
+    passes(uid, 301)  # half of the time was left
+    advance(uid)
+    assert (rollout(uid).phase, rollout(uid).reason) == ("paused", "progress_deadline")
+
+
 def passes(uid, seconds):
     """So much time passes for the progress deadline."""
     row = rollout(uid)

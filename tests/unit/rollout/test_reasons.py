@@ -3,9 +3,10 @@
 import pytest
 
 from eventstore.registry import decode
+from rollout.domain.node.degraded import DEGRADED, in_full
 from rollout.domain.placement.events import OperationFinished
 from rollout.domain.reasons import WORDS
-from rollout.messages import Phase, Reason, Report, from_json, to_json
+from rollout.messages import Phase, Reason, Report, ServerProblem, from_json, to_json
 
 #: A node that ends for one of these was skipped or canceled, and only what failed or timed out is retried. A retry keeps
 #: its generation, so that a node which knows a newer one refuses it again.
@@ -65,3 +66,13 @@ def test_an_older_control_plane_reads_why_a_removal_was_refused(reason):
     report = Report(rollout="r", node="n", module_name="m", generation=1, attempt=1, phase=Phase.FAILED, reason=reason)
     assert to_json(report)["reason"] == "unload_refused"
     assert from_json(Report, to_json(report)).reason is reason
+
+
+def test_each_problem_of_a_server_has_a_next_step():
+    assert set(ServerProblem) <= DEGRADED.keys()
+    for reason, words in DEGRADED.items():
+        assert in_full(reason, "It is so.").endswith(f"It is so. {words.hint}")
+
+
+def test_the_problem_of_a_newer_agent_has_none():
+    assert (in_full("server_sad", "It is sad."), in_full("", "")) == ("server_sad: It is sad.", "")
