@@ -1,7 +1,9 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -121,7 +123,9 @@ def show(name: NodeName, session: Session) -> None:
 
 
 def _in_words(node: Document) -> RenderableType:
-    shown = {name: value for name, value in node.items() if name not in {"modules", "server_state", "doctor"}}
+    shown = {
+        name: value for name, value in node.items() if name not in {"modules", "server_state", "doctor", "examined_at"}
+    }
     parts: list[RenderableType] = [sheet(shown | {"warnings": _warnings(node)})]
     if node["modules"]:
         columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
@@ -130,8 +134,19 @@ def _in_words(node: Document) -> RenderableType:
     if server := node.get("server_state"):
         parts += _server_parts(server)
     if doctor := node.get("doctor"):
-        parts += ["", "Doctor", table(("STATUS", "CHECK", "MESSAGE", "FIX"), (_finding(each) for each in doctor))]
+        parts += [
+            "",
+            _doctor_title(node.get("examined_at")),
+            table(("STATUS", "CHECK", "MESSAGE", "FIX"), (_finding(each) for each in doctor)),
+        ]
     return Group(*parts)
+
+
+def _doctor_title(examined_at: str | None) -> str:
+    if examined_at is None:
+        return "Doctor"
+    minutes, seconds = divmod(max(0, round(time.time() - datetime.fromisoformat(examined_at).timestamp())), 60)
+    return f"Doctor, {f'{minutes} min' if minutes else f'{seconds} s'} ago"
 
 
 #: A section of `modfleet nodes show` for each, with the fields of `server_state` that it shows.

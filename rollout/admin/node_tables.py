@@ -1,7 +1,9 @@
 """The tables on a node's page: its server, its doctor, its modules, its latest operations and events."""
 
+from datetime import datetime
 from typing import Any
 
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils.html import format_html, format_html_join
 
 from eventstore import newest_of
@@ -27,7 +29,11 @@ def tables_of(node: str) -> list[Table]:
     """Return the tables on the node's page. Raises: `NodeNotFoundError`."""
     detail = node_detail(node)
     server, findings = detail["server_state"], detail["doctor"] or []
-    reported = [] if server is None else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings)]
+    reported = (
+        []
+        if server is None
+        else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings, detail["examined_at"])]
+    )
     return [_modules(node), _operations(node), *_shard(detail["shard"]), *reported, _events(node)]
 
 
@@ -154,9 +160,10 @@ def _loaded(server: dict[str, Any]) -> Table:
 _WORST_FIRST = [FindingStatus.FAIL, FindingStatus.WARN, FindingStatus.UNKNOWN, FindingStatus.PASS]
 
 
-def _doctor(findings: list[dict[str, Any]]) -> Table:
+def _doctor(findings: list[dict[str, Any]], examined_at: str | None) -> Table:
+    examined = "" if examined_at is None else f", {naturaltime(datetime.fromisoformat(examined_at))}"
     return Table(
-        title="Doctor",
+        title=f"Doctor{examined}",
         columns=["Result", "Check", "Message", "Fix"],
         rows=[
             (badge(each["status"]), each["check"], prose(each["message"]), prose(each["fix"]) or NOTHING)

@@ -64,13 +64,20 @@ def test_degraded_nodes_come_first(run):
     join("zz-away")
     state = ServerState(problem="server_unreachable", message="It is away.", replicas=(Replica(address="10.0.0.7:1"),))
     check = Finding(check="noexec", status=FindingStatus.FAIL, message="It is noexec.", fix="Mount it with exec.")
-    told = {"facts": to_builtins(state), "doctor": to_builtins([check])}
+    told = {"facts": to_builtins(state), "doctor": to_builtins([check]), "examined_seconds_ago": 185.0}
     record_heartbeats([heartbeat_of("zz-away") | told])
     listed = run("nodes", COLUMNS="300").stdout.splitlines()
     assert listed[1].split()[:2] == ["zz-away", "degraded"]
     assert "server_unreachable: It is away." in listed[1]
     shown = run("nodes", "show", "zz-away", COLUMNS="200").stdout
-    for words in ("\nServer\n", "\nReplication\n", "10.0.0.7:1", "unknown", "\nDoctor\n", "Mount it with exec."):
+    for words in (
+        "\nServer\n",
+        "\nReplication\n",
+        "10.0.0.7:1",
+        "unknown",
+        "\nDoctor, 3 min ago\n",
+        "Mount it with exec.",
+    ):
         assert words in shown
     assert "Doctor" not in run("nodes", "show", NODES[0]).stdout
     run("nodes", "decommission", "zz-away", "--yes")

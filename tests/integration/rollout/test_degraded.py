@@ -53,9 +53,12 @@ def finding(check="include_line", status=FindingStatus.FAIL):
     return {"check": check, "status": status, "message": "No line includes it.", "fix": "Add a line."}
 
 
-def beat(*names, facts=USABLE, doctor=(), **more):
+def beat(*names, facts=USABLE, doctor=(), age=None, **more):
     ingestion.record_heartbeats(
-        [heartbeat_of(name, **more) | {"facts": to_builtins(facts), "doctor": doctor} for name in names]
+        [
+            heartbeat_of(name, **more) | {"facts": to_builtins(facts), "doctor": doctor, "examined_seconds_ago": age}
+            for name in names
+        ]
     )
 
 
@@ -286,10 +289,12 @@ def test_facts_are_written_when_they_change_or_rarely(monkeypatch):
 
 def test_the_doctor_at_work_leaves_its_last_findings():
     fleet(1)
-    beat("n0000", doctor=[finding("loadmodule_owner"), finding("clock", FindingStatus.WARN)])
+    beat("n0000", doctor=[finding("loadmodule_owner"), finding("clock", FindingStatus.WARN)], age=90.0)
     beat("n0000", doctor=None)
     row = NodeFacts.objects.get()
     assert row.doctor
+    assert row.examined_at is not None
+    assert 90 <= row.reported_at.timestamp() - row.examined_at.timestamp() < 150
     assert (row.failed, row.warned, row.has_conflict, len(row.doctor)) == (1, 1, True, 2)
     assert node("n0000").phase == "degraded"
 
