@@ -158,13 +158,13 @@ def _check(wishes: Wishes, host: Host, node: str, settings: dict[str, str], *, i
         if value and present and value != present:
             raise UsageError(
                 f"{node} has {variable}={present}, not {value}. Leave {option} out, choose another --name, or run "
-                f"`modfleet agent uninstall {node}{host.options}` first."
+                f"`modfleet agent uninstall {shlex.quote(node)}{host.options}` first."
             )
     more = _present_rights(settings) - {OBSERVE}
     if wishes.observe and more:
         raise UsageError(
             f"{node} has the rights {', '.join(sorted(more))} already, and --observe takes none away. Run "
-            f"`modfleet agent uninstall {node}{host.options}` first."
+            f"`modfleet agent uninstall {shlex.quote(node)}{host.options}` first."
         )
     if wishes.service:
         _require_usable_installation(Path(sys.executable).with_name("celery"))
@@ -179,7 +179,7 @@ def _require_usable_installation(program: Path) -> None:
     for path in (program, *program.parents):
         if path.exists() and not path.stat().st_mode & stat.S_IXOTH:
             raise UsageError(
-                f"The agent's user cannot use {path}. Run `chmod -R a+rX {sys.prefix}`, or install Modfleet into "
+                f"The agent's user cannot use {path}. Run `chmod -R a+rX {shlex.quote(sys.prefix)}`, or install Modfleet into "
                 "/opt/modfleet with `umask 022`."
             )
 
@@ -189,7 +189,7 @@ def _require_one_agent(wishes: Wishes, host: Host, node: str) -> None:
     for other in nodes_of(host):
         if other != node and wishes.server and read_settings(host, other).get("MODFLEET_SERVER_URL") == wishes.server:
             raise UsageError(
-                f"{wishes.server} has the agent {other} already. Run `modfleet agent uninstall {other}{host.options}` first."
+                f"{wishes.server} has the agent {other} already. Run `modfleet agent uninstall {shlex.quote(other)}{host.options}` first."
             )
 
 
@@ -413,7 +413,7 @@ def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *
             break
         if time.monotonic() > end:
             raise CommandError(
-                f"No heartbeat arrived within {wishes.wait_seconds:g} s. `journalctl -u {layout.unit}` shows why."
+                f"No heartbeat arrived within {wishes.wait_seconds:g} s. `journalctl -u {shlex.quote(layout.unit)}` shows why."
             )
         time.sleep(PAUSE_SECONDS)
         with suppress(UnreachableError):
@@ -422,10 +422,10 @@ def _wait(wishes: Wishes, layout: Layout, steps: Steps, joined: Joined | None, *
             )
     if answer.identity == "pending":
         key = key_id(joined.credentials.secret.public)
-        steps.by_you("the node waits for acceptance", f"modfleet nodes accept {layout.node} --key {key}")
+        steps.by_you("the node waits for acceptance", f"modfleet nodes accept {shlex.quote(layout.node)} --key {key}")
     elif runs:
         steps.done(f"the control plane received the first heartbeat: {layout.node} is {answer.phase}")
         if answer.degraded:
             steps.note(" ".join(answer.degraded.message.split()))
-            steps.by_you("check the host", f"modfleet agent doctor --env-file {layout.settings}")
+            steps.by_you("check the host", f"modfleet agent doctor --env-file {shlex.quote(layout.settings)}")
     return ExitCode.SUCCEEDED

@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from eventstore import newest_of
 from rollout.admin.cells import module_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.node.events import node_stream
+from rollout.domain.topology.addresses import shown
 from rollout.messages import FindingStatus
 from rollout.models import NodeModule, Operation, ShardMember
 from rollout.queries.failures import telling_lines
@@ -123,7 +124,7 @@ def _shard(shard: str | None) -> list[Table]:
             link(page_url("rollout_node", each.node), each.node),
             each.role or "not known",
             _master(each),
-            ", ".join(each.unmanaged) or NOTHING,
+            ", ".join(map(shown, each.unmanaged)) or NOTHING,
             ", ".join(each.ignored) or NOTHING,
             prose(each.not_ready_message) or NOTHING,
         )
@@ -136,7 +137,7 @@ def _shard(shard: str | None) -> list[Table]:
 def _master(row: ShardMember) -> str:
     if row.master:
         return link(page_url("rollout_node", row.master), row.master)
-    return f"{row.unmanaged_master}, unmanaged" if row.unmanaged_master else NOTHING
+    return f"{shown(row.unmanaged_master)}, unmanaged" if row.unmanaged_master else NOTHING
 
 
 def _loaded(server: dict[str, Any]) -> Table:
