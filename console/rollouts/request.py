@@ -7,7 +7,8 @@ from typing import Any
 
 from api.errors import ApiError
 from artifacts_app.errors import ArtifactNotFoundError
-from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Errors, Field, Texts, body_of, defaults, errors_of
+from console.rollouts.body import Errors, body_of, errors_of
+from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Field, Texts, defaults
 from rollout.api.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - the views import all forms from here
 from rollout.api.serializers.start import StartRolloutSerializer
 from rollout.api.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise

@@ -104,5 +104,7 @@ def test_a_doctor_that_breaks_ends_nothing(doctor, monkeypatch):
         raise RuntimeError("broken")
 
     made = Examinations(broken, changed=doctor.tell, interval=10)
-    assert wait_for(lambda: made.newest("a")).findings == ()
+    examined = wait_for(lambda: made.newest("a"))
+    assert examined is not None
+    assert examined.findings == ()
     assert doctor.runs == 1
