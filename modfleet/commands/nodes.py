@@ -1,6 +1,7 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
 import re
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from modfleet.commands.node_tables import (
     tokens_in_a_table,
 )
 from modfleet.commands.parameters import builds
-from modfleet.commands.session import Session, Yes, in_a_line, open_session
+from modfleet.commands.session import Session, Yes, in_a_line, open_session, printable
 from modfleet.commands.tree import shards_in_a_tree
 from modfleet.failure import UsageError
 
@@ -289,12 +290,16 @@ def ignore_replica(
     """
     created = session.api.post(IGNORED_REPLICAS, {"address": address, "reason": reason})
     session.show(created, _ignored_in_words)
+    if created["reason"] != reason.strip():
+        again = f"modfleet nodes unignore-replica {shlex.quote(created['address'])}"
+        session.note(f"It was ignored before, so the first reason stays. To change it, run `{again}` first.")
 
 
 def _ignored_in_words(replica: Document) -> str:
     masters = ", ".join(replica["masters"])
     of_them = f"of {masters} " if masters else ""
-    return f"the replica {replica['address']} {of_them}is ignored" + ("" if masters else "; no node has it now")
+    now = "" if masters else " (no node has it now)"
+    return f"the replica {replica['address']} {of_them}is ignored{now}: {printable(replica['reason'])}"
 
 
 @app.command("unignore-replica")

@@ -148,7 +148,7 @@ def _loaded(server: dict[str, Any]) -> Table:
             (
                 each["name"],
                 each["version"],
-                "Modfleet" if each["ours"] else "another",
+                _installer(each),
                 each["path"],
                 each["args"] or NOTHING,
             )
@@ -156,6 +156,14 @@ def _loaded(server: dict[str, Any]) -> Table:
         ],
         when_empty="The server has loaded no modules, or they are not known.",
     )
+
+
+def _installer(module: dict[str, Any]) -> str:
+    if source := module.get("adopted_from"):
+        return f"another, adopted: runs from {source} until the next start"
+    if module["ours"]:
+        return "Modfleet"
+    return "the server (bundled)" if module.get("bundled") else "another"
 
 
 _WORST_FIRST = [FindingStatus.FAIL, FindingStatus.WARN, FindingStatus.UNKNOWN, FindingStatus.PASS]

@@ -117,7 +117,10 @@ def test_a_shard(run):
     lines = ["top: master", "├── below: replica", "└── a:9: unmanaged replica"]
     assert "\n".join(lines) in run("nodes", "--tree").stdout
     ignored = run("nodes", "ignore-replica", "a:9", "--reason", "A backup")
-    assert ignored.stdout == "the replica a:9 of top is ignored\n"
+    assert ignored.stdout == "the replica a:9 of top is ignored: A backup\n"
+    again = run("nodes", "ignore-replica", "a:9", "--reason", "Another reason")
+    assert again.stdout == ignored.stdout
+    assert "run `modfleet nodes unignore-replica a:9` first" in again.stderr
     shown = run("nodes", "--tree").stdout
     assert "└── a:9: ignored replica" in shown
     assert re.search(r"a:9 +A backup +alice +20\S+Z +top\n", shown)
@@ -132,7 +135,7 @@ def test_a_shard(run):
     for name in ("top", "below"):
         run("nodes", "decommission", name, "--yes")
     elsewhere = run("nodes", "ignore-replica", "a:9", "--reason", "A backup").stdout
-    assert elsewhere == "the replica a:9 is ignored; no node has it now\n"
+    assert elsewhere == "the replica a:9 is ignored (no node has it now): A backup\n"
     run("nodes", "unignore-replica", "a:9")
 
 

@@ -409,9 +409,13 @@ def test_in_the_console(alice):
         role="replica",
         master="10.0.0.1:6379",
         loading=False,
-        modules=(ServerModule(name="<b>search</b>", version=3, path="/opt/search.so"),),
+        modules=(
+            ServerModule(name="<b>search</b>", version=3, path="/opt/search.so"),
+            ServerModule(name="lua", version=1, path="lua", bundled=True),
+            ServerModule(name="greet", version=1, path="/m/greet.so", ours=True, adopted_from="/opt/greet.so"),
+        ),
     )
-    beat("n0001", facts=server, doctor=[finding(), finding("clock", FindingStatus.PASS)])
+    beat("n0001", facts=server, doctor=[finding(), finding("clock", FindingStatus.PASS)], age=130.0)
     client = Client()
     client.force_login(alice)
     page = client.get("/admin/rollout/node/n0001/change/").content.decode()
@@ -421,7 +425,9 @@ def test_in_the_console(alice):
         "10.0.0.1:6379",
         "Loaded modules",
         "&lt;b&gt;search",
-        "Doctor",
+        "the server (bundled)",
+        "another, adopted: runs from /opt/greet.so until the next start",
+        "Doctor, 2\xa0minutes ago",
         "Add a line.",
         "<dt>Used memory, bytes</dt><dd>unknown</dd>",
     ):
