@@ -51,10 +51,12 @@ def _module_in_a_line(module: Document) -> str:
     return f"{module['module_name']} {module['version']}{has} {module['state']}"
 
 
+#: Fields of a node that have a table of their own.
+_SHOWN_BELOW = {"modules", "foreign_modules", "server_state", "doctor", "examined_at"}
+
+
 def node_in_words(node: Document) -> RenderableType:
-    shown = {
-        name: value for name, value in node.items() if name not in {"modules", "server_state", "doctor", "examined_at"}
-    }
+    shown = {name: value for name, value in node.items() if name not in _SHOWN_BELOW}
     parts: list[RenderableType] = [sheet(shown | {"warnings": _warnings(node)})]
     if node["modules"]:
         columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
