@@ -18,6 +18,9 @@ from urllib.parse import quote
 import httpx
 
 from durable import write_file
+from modfleet.client import NODES, Client
+from modfleet.failure import CommandError
+from modfleet.profile import Access
 from modfleet.supervisor import StartError, Supervisor
 from modfleet.valkey import LONGEST_SOCKET_PATH, valkey_server
 from rollout.agent.control_plane.identity import Identity, read_identity, write_identity
@@ -99,11 +102,10 @@ class Cluster:
     def certificate(self) -> Path | None:
         return self.data_dir / "tls" / "certificate.pem" if self.options.tls else None
 
-    def client(self) -> httpx.Client:
+    def client(self) -> Client:
         """Return a client of the API with the credentials of the first user."""
         logging.getLogger("httpx").setLevel(logging.WARNING)  # otherwise it logs a line for each request
-        verify = str(self.certificate) if self.certificate else True
-        return httpx.Client(base_url=self.url, auth=(self.user, self.password), verify=verify, timeout=60)
+        return Client(Access(url=self.url, auth=httpx.BasicAuth(self.user, self.password), cacert=self.certificate))
 
     def start(self) -> None:
         """Start the cluster until the API answers and all nodes are online. Raises: `StartError`; call `stop` even then."""
@@ -306,14 +308,11 @@ class Cluster:
             write_file(saved, secrets.token_urlsafe(length).encode(), mode=0o600)
         return saved.read_text()
 
-    def _is_ready(self, api: httpx.Client, began: datetime) -> bool:
+    def _is_ready(self, api: Client, began: datetime) -> bool:
         try:
-            response = api.get("/v2/nodes", params={"limit": 1000}, timeout=10)
-        except httpx.TransportError:
+            found = {node["name"]: node for node in api.every(NODES)}
+        except CommandError:
             return False
-        if response.status_code != httpx.codes.OK:
-            return False
-        found = {node["name"]: node for node in response.json()["results"]}
         return all(node.name in found and _is_examined(found[node.name], began) for node in self.nodes)
 
 

@@ -1,18 +1,17 @@
 """Roll out the sample module at the start of `modfleet up`, and call its command on every node."""
 
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import httpx
 import redis
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from modfleet.client import NODES, ROLLOUTS, Client, Document, path_to
 from modfleet.cluster import Cluster
-from modfleet.sample import build_sample, require_compiler, sample_path
-from modfleet.supervisor import StartError
+from modfleet.commands.session import printable
+from modfleet.failure import CommandError
+from modfleet.sample import SampleError, build_sample, require_compiler, sample_path
+from modfleet.watch import exit_code, next_step, snapshots, why_lines
 
 #: Percent of the bar for each phase of an operation.
 FILLED = {
@@ -35,19 +34,20 @@ def require_sample(cluster: Cluster) -> None:
         require_compiler()
 
 
-def call_sample(cluster: Cluster, console: Console) -> None:
-    """Roll out the sample and call its command on every node. Raises: `StartError`, `SampleError`."""
+def show_sample(cluster: Cluster, console: Console) -> None:
+    """Roll out the sample and call its command on every node. Print what fails: the cluster serves without the sample too."""
     try:
         with cluster.client() as api:
-            _roll_out(cluster, api, console)
+            if not _roll_out(cluster, api, console):
+                return
         for node in cluster.nodes:
             with redis.Redis(unix_socket_path=str(node.socket)) as server:
                 answer = server.execute_command("GREET.HELLO", node.name)
                 console.print(f"{node.name}> GREET.HELLO {node.name}  ->  {answer.decode()}")
-    except httpx.TransportError as error:
-        raise StartError(f"The API no longer answers: {error}.") from error
+    except (CommandError, SampleError, OSError) as error:
+        console.print(printable(f"The sample is not rolled out: {error}"))
     except redis.RedisError as error:
-        raise StartError(f"A node's server does not answer the sample's command: {error}.") from error
+        console.print(printable(f"A node's server does not answer the sample's command: {error}"))
 
 
 def _saved_package(cluster: Cluster) -> Path:
@@ -55,14 +55,16 @@ def _saved_package(cluster: Cluster) -> Path:
     return sample_path(cluster.data_dir / "sample")
 
 
-def _roll_out(cluster: Cluster, api: httpx.Client, console: Console) -> None:
-    nodes = _answer(api.get("/v2/nodes", params={"limit": 1000}))["results"]
+def _roll_out(cluster: Cluster, api: Client, console: Console) -> bool:
+    """Return True if every node has the sample; else print why not. Raises: `SampleError`, `CommandError`."""
+    nodes = list(api.every(NODES))
     ours = {each.name for each in cluster.nodes}
     if all(_has_greet(each) for each in nodes if each["name"] in ours):
         console.print("greet is already loaded on every node")
-        return
+        return True
     package = _saved_package(cluster)
-    artifact = _upload(api, package if package.exists() else build_sample(package.parent))
+    with (package if package.exists() else build_sample(package.parent)).open("rb") as file:
+        artifact, _ = api.upload(file, name=package.name)
     console.print(f"uploaded {artifact['module_name']} {artifact['version']}")
     request = {
         "action": "install",
@@ -74,56 +76,55 @@ def _roll_out(cluster: Cluster, api: httpx.Client, console: Console) -> None:
     }
     if ours != {each["name"] for each in nodes if each["phase"] != "decommissioned"}:
         request["nodes"] = sorted(ours)  # an earlier start may have had more nodes, which are offline now
-    rollout = _watch(api, _answer(api.post("/v2/rollouts", json=request))["uid"], console)
-    console.print(f"rollout {rollout['uid']} {rollout['phase']}: {rollout['message']}")
-    if rollout["phase"] != "succeeded":
-        raise StartError(
-            f"The sample's rollout ended as {rollout['phase']}. /v2/rollouts/{rollout['uid']}/nodes has the reasons."
-        )
+    rollout = _watch(api, api.post(ROLLOUTS, request)["uid"], console)
+    console.print(printable(f"rollout {rollout['uid']} {rollout['phase']}: {rollout['message']}"))
+    if rollout["phase"] == "succeeded":
+        return True
+    for line in (*why_lines(api.get(path_to(ROLLOUTS, rollout["uid"], "why"))), next_step(rollout)):
+        console.print(printable(f"  {line}"))
+    return False
 
 
-def _has_greet(node: Mapping[str, Any]) -> bool:
+def _has_greet(node: Document) -> bool:
     return any(each["module_name"] == "greet" and each["loaded"] for each in node["modules"])
 
 
-def _upload(api: httpx.Client, package: Path) -> Mapping[str, Any]:
-    with package.open("rb") as file:
-        return _answer(api.post("/v2/modules/user-defined/artifacts", files={"module": (package.name, file)}))
+class _Connection:
+    """Prints that the connection is lost, and that it is back."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def lost(self, reason: str) -> None:
+        self._console.print(f"connection lost, retrying: {reason}")
+
+    def back(self) -> None:
+        self._console.print("reconnected")
 
 
-def _answer(response: httpx.Response) -> Mapping[str, Any]:
-    if response.is_error:
-        raise StartError(f"The API answered {response.status_code}: {response.text}")
-    document: Mapping[str, Any] = response.json()
-    return document
-
-
-def _watch(api: httpx.Client, uid: str, console: Console) -> Mapping[str, Any]:
-    """Wait for the end of the rollout and return it. Show a bar for each node; without a terminal, a line for each change."""
+def _watch(api: Client, uid: str, console: Console) -> Document:
+    """Return the rollout when it has ended or waits for a person. Show a bar for each node; without a terminal, a line for
+    each change. Raises: as `snapshots`.
+    """
     columns = (TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[phase]}"))
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    etag = ""
     bars: dict[str, TaskID] = {}
     shown: dict[str, str] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        while time.monotonic() < deadline:
-            response = api.get(
-                f"/v2/rollouts/{uid}", params={"wait": 10}, headers={"If-None-Match": etag} if etag else {}
-            )
-            if response.status_code == httpx.codes.NOT_MODIFIED:
-                continue
-            rollout, etag = _answer(response), response.headers["ETag"]
-            for operation in _answer(api.get(f"/v2/rollouts/{uid}/nodes", params={"limit": 1000}))["results"]:
+        for snapshot in snapshots(api, uid, timeout=PATIENCE_SECONDS, listener=_Connection(console)):
+            for operation in api.every(path_to(ROLLOUTS, uid, "nodes")):
                 _show(operation, progress, bars)
                 if not console.is_terminal and shown.get(operation["node"]) != operation["phase"]:
                     shown[operation["node"]] = operation["phase"]
                     console.print(f"  {operation['node']}: {operation['phase']}")
-            if rollout["finished_at"]:
-                return rollout
-    raise StartError(f"The sample's rollout {uid} did not end within {PATIENCE_SECONDS:.0f} s.")
+            if exit_code(snapshot.rollout) is not None:
+                break
+            if snapshot.waits and shown.get("waits") != snapshot.waits:
+                shown["waits"] = snapshot.waits
+                console.print(printable(f"  {snapshot.waits}"))
+    return snapshot.rollout
 
 
-def _show(operation: Mapping[str, Any], progress: Progress, bars: dict[str, TaskID]) -> None:
+def _show(operation: Document, progress: Progress, bars: dict[str, TaskID]) -> None:
     node, phase = operation["node"], operation["phase"]
     if node not in bars:
         bars[node] = progress.add_task(node, total=100, phase=phase)

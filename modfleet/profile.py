@@ -7,6 +7,7 @@ URL in the file.
 
 import json
 import os
+import shlex
 import ssl
 import sys
 import tomllib
@@ -87,7 +88,7 @@ def read_profile(path: Path) -> Profile:
     if wrong := sorted(name for name, value in document.items() if name not in names or not isinstance(value, str)):
         raise UsageError(f"{path} has wrong fields: {', '.join(wrong)}. Allowed are strings for {', '.join(names)}.")
     if mode & 0o077 and {"password", "token"} & document.keys():
-        raise UsageError(f"{path} has a secret, and other users can read it. Run `chmod 600 {path}`.")
+        raise UsageError(f"{path} has a secret, and other users can read it. Run `chmod 600 {shlex.quote(str(path))}`.")
     return Profile(**document)
 
 

@@ -189,6 +189,18 @@ def waits_in_a_line(answer: Document) -> str:
     return f"waits for {waits[0]['text']}{until}{more}"
 
 
+def why_lines(answer: Document) -> list[str]:
+    """Return why a rollout or a node is in its phase, what it waits for, and its failures with the lines of the servers' logs."""
+    waits = [
+        f"waits for: {each['text']}{' until ' + each['until'] if each['until'] else ''}" for each in answer["waits_for"]
+    ]
+    lines = [answer["summary"], f"rule {answer['rule']['id']}: {answer['rule']['text']}", *waits]
+    # The previous version of the control plane does not send the failures.
+    for each in answer.get("failures", []):
+        lines += ["", each["text"], *(f"  {each['node']}: {line}" for line in each["server_log"])]
+    return lines
+
+
 def failed_attempts(failures: tuple[Document, ...]) -> list[tuple[Document, Document]]:
     """Return a pair of node and outcome for each failed attempt."""
     return [(node, each) for node in failures for each in outcomes_of(node) if each["phase"] in FAILED]

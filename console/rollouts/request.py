@@ -7,11 +7,18 @@ from typing import Any
 
 from api.errors import ApiError
 from artifacts_app.errors import ArtifactNotFoundError
-from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Errors, Field, Texts, body_of, defaults, errors_of
+from console.rollouts.body import Errors, body_of, errors_of
+from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Field, Texts, defaults
 from rollout.api.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - the views import all forms from here
 from rollout.api.serializers.start import StartRolloutSerializer
 from rollout.api.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
-from rollout.domain.errors import NoMatchError, PlanChangedError, RolloutInProgressError, UnknownNodeError
+from rollout.domain.errors import (
+    CommandsInUseError,
+    NoMatchError,
+    PlanChangedError,
+    RolloutInProgressError,
+    UnknownNodeError,
+)
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.events import Origin
 from rollout.planning.forecast import plan_document
@@ -82,6 +89,8 @@ class StartForm:
             case RolloutInProgressError():
                 self.blocked_by = error.rollout
                 self.errors = {"": [_BLOCKED]}
+            case CommandsInUseError():
+                self.errors = {"": [error.description.replace(_EVEN_IF_USED, _SELECT_IT)]}
             case NoMatchError():
                 self.errors = {"selector": ["No node matches all of these fields."]}
             case UnknownNodeError():
@@ -130,6 +139,9 @@ _BLOCKED = (
     "A rollout of this module is in progress on some of these nodes. Wait until it ends, abort it, or select "
     "“Replace a rollout of this module that is in progress” under More."
 )
+#: What the API asks for, and what the form has instead.
+_EVEN_IF_USED = 'send "even_if_used": true'
+_SELECT_IT = "select “Remove the module even if it is used” under More"
 
 
 def _at_its_field(description: str) -> Errors:

@@ -14,8 +14,9 @@ from accounts.selectors import may, uid_of
 from api.errors import ApiError, ConflictError
 from artifacts_app.selectors import uploaded_versions
 from console.page import Crumb, answer, page
+from console.rollouts.body import texts_of
 from console.rollouts.buttons import CANCEL, ROLL_BACK, Button, button_of, conditions_of, offered, press
-from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults, texts_of
+from console.rollouts.fields import ACTION, ACTIVATION, NODES, defaults
 from console.rollouts.live import live
 from console.rollouts.request import ReasonSerializer, RemarkSerializer, StartForm
 from eventstore import ConcurrencyError, in_words

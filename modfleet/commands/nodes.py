@@ -1,37 +1,29 @@
 """`modfleet nodes`: show and manage the nodes of the fleet."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+import shlex
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from modfleet.client import IGNORED_REPLICAS, JOIN_TOKENS, NODES, Document, Query, path_to
 from modfleet.commands.completion import NodeName
+from modfleet.commands.node_tables import (
+    by_urgency,
+    node_in_words,
+    nodes_in_a_table,
+    operations_in_a_table,
+    tokens_in_a_table,
+)
 from modfleet.commands.parameters import builds
-from modfleet.commands.session import Session, Yes, in_a_line, open_session, printable, sheet, table
+from modfleet.commands.session import Session, Yes, in_a_line, open_session, printable
 from modfleet.commands.tree import shards_in_a_tree
 from modfleet.failure import UsageError
-from modfleet.watch import whose
 
 app = typer.Typer(invoke_without_command=True)
 
 #: Columns of a terminal that has room for all that `modfleet nodes` shows.
 WIDE = 160
-#: Nodes in these phases need a person, so they are listed first.
-_URGENCY = {"degraded": 0, "pending": 1, "offline": 2}
-MODULE_COLUMNS = (
-    "module_name",
-    "version",
-    "desired",
-    "observed",
-    "state",
-    "drifted_at",
-    "drift_reason",
-    "content_sha256",
-)
 
 
 @app.callback()
@@ -87,134 +79,14 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
     )
     console = session.console
     is_narrow = console.is_terminal and console.width < WIDE
-    session.show(found, lambda each: _in_a_table(each, is_narrow=is_narrow))
-
-
-def by_urgency(found: Iterable[Document]) -> list[Document]:
-    """Return the nodes that need a person first: above all those whose server would not start. The others keep their order."""
-    return sorted(found, key=lambda each: (not _would_not_start(each), _URGENCY.get(each["phase"], len(_URGENCY))))
-
-
-def _would_not_start(node: Document) -> bool:
-    return bool((node["degraded"] or {}).get("reason") == "would_not_start")
-
-
-def _in_a_table(found: list[Document], *, is_narrow: bool) -> RenderableType:
-    """Return the nodes as a table. A narrow one has fewer columns; the warnings are below it."""
-    columns = _NARROW if is_narrow else tuple(_COLUMNS)
-    rows = ([_COLUMNS[name](each) for name in columns] for each in found)
-    warnings = (f"{each['name']}: {_warnings(each)}" for each in found if is_narrow and _warnings(each))
-    return Group(table(columns, rows), *(Text(printable(each)) for each in warnings))
-
-
-def _module_in_a_line(module: Document) -> str:
-    """Return the module with what the node has of it: `load` if it is loaded, `files`, or nothing if it is absent."""
-    has = "" if module["observed"] == "absent" else f" {module['observed']}"
-    return f"{module['module_name']} {module['version']}{has} {module['state']}"
+    session.show(found, lambda each: nodes_in_a_table(each, is_narrow=is_narrow))
 
 
 @app.command()
 @builds(session=open_session)
 def show(name: NodeName, session: Session) -> None:
     """Show one node: its modules, the state of its server, and the results of its doctor."""
-    session.show(session.api.get(path_to(NODES, name)), _in_words)
-
-
-def _in_words(node: Document) -> RenderableType:
-    shown = {name: value for name, value in node.items() if name not in {"modules", "server_state", "doctor"}}
-    parts: list[RenderableType] = [sheet(shown | {"warnings": _warnings(node)})]
-    if node["modules"]:
-        columns = [each.upper().replace("_", " ") for each in MODULE_COLUMNS]
-        parts += ["", table(columns, ([each.get(name) for name in MODULE_COLUMNS] for each in node["modules"]))]
-    # The previous version of the control plane sends neither.
-    if server := node.get("server_state"):
-        parts += _server_parts(server)
-    if doctor := node.get("doctor"):
-        parts += ["", "Doctor", table(("STATUS", "CHECK", "MESSAGE", "FIX"), (_finding(each) for each in doctor))]
-    return Group(*parts)
-
-
-#: A section of `modfleet nodes show` for each, with the fields of `server_state` that it shows.
-_SECTIONS = {
-    "Server": (
-        "problem",
-        "message",
-        "crash",
-        "uptime_seconds",
-        "loading",
-        "async_loading",
-        "used_memory",
-        "max_memory",
-        "unexpected_error_replies",
-        "enable_module_command",
-        "include_seen",
-        "would_start",
-        "would_start_reason",
-        "run_id",
-        "reported_at",
-    ),
-    "Replication": (
-        "role",
-        "master",
-        "link_status",
-        "link_down_seconds",
-        "replica_count",
-        "backups",
-        "sentinels",
-        "addresses",
-        "cluster_state",
-        "migrating_slots",
-    ),
-    "Persistence": (
-        "persistence",
-        "to_do",
-        "aof_enabled",
-        "aof_last_write_status",
-        "rdb_last_bgsave_status",
-        "save_points",
-    ),
-}
-
-
-def _server_parts(server: Document) -> Iterator[RenderableType]:
-    for title, names in _SECTIONS.items():
-        yield from ("", title, sheet({name: _or_unknown(server.get(name)) for name in names}))
-        if title == "Replication" and server["replicas"]:
-            rows = ((each["address"], each["state"], each["lag_bytes"]) for each in server["replicas"])
-            yield table(("REPLICA", "STATE", "LAG BYTES"), rows)
-    if changes := server.get("configuration_changes"):
-        rows = ((each["at"], each["kind"], each["message"]) for each in changes)
-        yield from ("", "Changes of the configuration", table(("WHEN", "KIND", "MESSAGE"), rows))
-    if server["modules"]:
-        modules = (
-            (
-                each["name"],
-                each["version"],
-                _installer(each),
-                _or_unknown(each.get("recent_calls")) if each["ours"] else "",
-                each["path"],
-                each["args"],
-            )
-            for each in server["modules"]
-        )
-        columns = ("MODULE", "VERSION", "INSTALLED BY", "CALLS IN 10 MIN", "PATH", "ARGUMENTS")
-        yield from ("", "Loaded modules", table(columns, modules))
-
-
-def _installer(module: Document) -> str:
-    if module.get("adopted_from"):
-        return f"another, adopted: runs from {module['adopted_from']} until the next start"
-    if module["ours"]:
-        return "Modfleet"
-    return "the server (bundled)" if module.get("bundled") else "another"
-
-
-def _or_unknown(value: Any) -> object:
-    return "unknown" if value is None else value
-
-
-def _finding(each: Document) -> tuple[object, ...]:
-    return each["status"], each["check"], each["message"], each["fix"]
+    session.show(session.api.get(path_to(NODES, name)), node_in_words)
 
 
 @app.command("history")
@@ -228,27 +100,7 @@ def list_operations(
     """List the operations on a node, the newest first: each attempt and undo, who requested it and who canceled it."""
     query: dict[str, Query] = {} if module is None else {"module_name": module}
     found = session.api.every(path_to(NODES, name, "operations"), query, most=limit or None)
-    session.show(list(found), _operations_in_a_table)
-
-
-def _operations_in_a_table(found: list[Document]) -> RenderableType:
-    return table(
-        ("WHEN", "WHAT", "ATTEMPT", "PHASE", "REASON", "MESSAGE", "SECONDS", "ROLLOUT", "BY"),
-        (
-            (
-                each["finished_at"] or each["scheduled_at"],
-                f"{'undo: ' if each['rollback'] else ''}{each['action']} {each['module_name']} {each['version']}",
-                each["attempt"],
-                each["phase"],
-                each["reason"],
-                each["message"],
-                each["seconds"],
-                each["rollout"],
-                whose(each),
-            )
-            for each in found
-        ),
-    )
+    session.show(list(found), operations_in_a_table)
 
 
 @app.command()
@@ -301,27 +153,7 @@ def add(
 @builds(session=open_session)
 def tokens(session: Session) -> None:
     """List the join tokens, the newest first."""
-    session.show(list(session.api.every(JOIN_TOKENS)), _tokens_in_a_table)
-
-
-def _tokens_in_a_table(found: list[Document]) -> RenderableType:
-    return table(
-        ("ID", "FOR", "STATE", "USED", "EXPIRES", "LABELS", "AUTO-ACCEPT", "OBSERVE", "BY"),
-        (
-            (
-                each["id"],
-                each["node"] or each["pattern"],
-                each["state"],
-                f"{each['used']} of {each['uses']}",
-                each["expires_at"],
-                in_a_line(each["labels"]),
-                in_a_line(each["auto_accept"]),
-                in_a_line(each["observe"]),
-                each["created_by"],
-            )
-            for each in found
-        ),
-    )
+    session.show(list(session.api.every(JOIN_TOKENS)), tokens_in_a_table)
 
 
 @app.command("revoke-token")
@@ -458,12 +290,16 @@ def ignore_replica(
     """
     created = session.api.post(IGNORED_REPLICAS, {"address": address, "reason": reason})
     session.show(created, _ignored_in_words)
+    if created["reason"] != reason.strip():
+        again = f"modfleet nodes unignore-replica {shlex.quote(created['address'])}"
+        session.note(f"It was ignored before, so the first reason stays. To change it, run `{again}` first.")
 
 
 def _ignored_in_words(replica: Document) -> str:
     masters = ", ".join(replica["masters"])
     of_them = f"of {masters} " if masters else ""
-    return f"the replica {replica['address']} {of_them}is ignored" + ("" if masters else "; no node has it now")
+    now = "" if masters else " (no node has it now)"
+    return f"the replica {replica['address']} {of_them}is ignored{now}: {printable(replica['reason'])}"
 
 
 @app.command("unignore-replica")
@@ -483,27 +319,6 @@ def unignore_replica(
 def _labels_in_words(node: Document) -> str:
     labels = in_a_line(node["labels"])
     return f"the labels of {node['name']} are {labels}" if labels else f"{node['name']} has no labels"
-
-
-def _warnings(node: Document) -> str:
-    # The previous version of the control plane sends none.
-    return " ".join(each["message"] for each in node.get("warnings", []))
-
-
-_COLUMNS: dict[str, Callable[[Document], object]] = {
-    "NODE": lambda each: each["name"],
-    "PHASE": lambda each: each["phase"],
-    "PLATFORM": lambda each: each["platform"],
-    "SYSTEM": lambda each: each["operating_system"],
-    "SERVER": lambda each: f"{each['server']} {each['server_version']}",
-    "ROLE": lambda each: each["role"],
-    "LABELS": lambda each: in_a_line(each["labels"]),
-    "LAST SEEN": lambda each: each["last_seen"] and f"{each['last_seen'][:10]} {each['last_seen'][11:19]}Z",
-    "MODULES": lambda each: ", ".join(_module_in_a_line(one) for one in each["modules"]),
-    "WARNINGS": _warnings,
-}
-#: The columns that a narrow terminal has room for.
-_NARROW = ("NODE", "PHASE", "SERVER", "LABELS", "LAST SEEN", "MODULES")
 
 
 def labels_of(pairs: list[str]) -> dict[str, str]:

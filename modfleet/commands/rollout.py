@@ -22,6 +22,7 @@ from modfleet.watch import (
     outcomes_of,
     waits_in_a_line,
     whose,
+    why_lines,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Plan, start, watch and control rollouts.")
@@ -314,14 +315,7 @@ def _phase_in_words(rollout: Document) -> str:
 
 
 def _why_in_words(answer: Document) -> RenderableType:
-    waits = [
-        f"waits for: {each['text']}{' until ' + each['until'] if each['until'] else ''}" for each in answer["waits_for"]
-    ]
-    lines = [answer["summary"], f"rule {answer['rule']['id']}: {answer['rule']['text']}", *waits]
-    # The previous version of the control plane does not send the failures.
-    for each in answer.get("failures", []):
-        lines += ["", each["text"], *(f"  {each['node']}: {line}" for line in each["server_log"])]
-    parts: list[RenderableType] = [Text(printable(each)) for each in lines]
+    parts: list[RenderableType] = [Text(printable(each)) for each in why_lines(answer)]
     columns = ("POSITION", "RECORDED AT", "ACTOR", "TYPE")
     rows = ((each["position"], each["recorded_at"], each["actor"], each["type"]) for each in answer["events"])
     return Group(*parts, "", table(columns, rows)) if answer["events"] else Group(*parts)

@@ -65,14 +65,12 @@ def up(
 
 def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     """Start the cluster and wait until `Ended` is raised."""
-    from modfleet.demo import call_sample, require_sample
+    from modfleet.demo import require_sample, show_sample
 
     if sample:
         require_sample(cluster)
     cluster.start()
     console.print(f"ready {cluster.url}")
-    if sample:
-        call_sample(cluster, console)
     console.print(f"  API        {cluster.url}/v2/nodes")
     console.print(f"  API docs   {cluster.url}/docs")
     console.print(f"  console    {cluster.url}/admin/")
@@ -85,6 +83,8 @@ def _serve(cluster: "Cluster", console: Console, *, sample: bool) -> None:
     console.print(f"  sign in    {words}", soft_wrap=True)
     if not cluster.nodes:
         console.print(f"  add a node {_program()} nodes add NAME, as docs/howto/own-server.md shows", soft_wrap=True)
+    if sample:
+        show_sample(cluster, console)
     console.print("Ctrl-C stops the cluster. The data is kept.")
     while True:
         time.sleep(3600)

@@ -11,10 +11,11 @@ from typing import NoReturn
 from modfleet.arguments import Parser
 from modfleet.enrol import exchange, join_token, server
 from modfleet.enrol.host import Host, SystemHost
-from modfleet.enrol.install import PATIENCE_SECONDS, Wishes, install
+from modfleet.enrol.install import install
 from modfleet.enrol.rights import ADDED, OWNERS
 from modfleet.enrol.server import Login
 from modfleet.enrol.uninstall import uninstall
+from modfleet.enrol.wishes import PATIENCE_SECONDS, Wishes
 from modfleet.failure import CommandError, ExitCode, UsageError
 
 INSTALL = """Enrol this host's node and install its agent. Run it as root on the host of the server.

@@ -1,7 +1,8 @@
 """What an agent may do: `observe` always, then `load`, `restart`; and the server's user that it logs in as."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from modfleet.failure import UsageError
 from rollout.agent.doctor.acl import Extra, Level, acl_rules
 
 #: The agent's user at the server.
@@ -34,6 +35,16 @@ def rights_of(access: str) -> frozenset[str]:
     """Return all rights of an agent with this access."""
     levels = [each.value for each in Level]
     return frozenset(levels[: levels.index(access) + 1])
+
+
+def present_rights(settings: Mapping[str, str]) -> frozenset[str]:
+    """Return the rights in the node's settings; none if the node is new. Raises: `UsageError`."""
+    if not settings:
+        return frozenset()
+    try:
+        return rights_of(settings.get("MODFLEET_ACCESS", LOAD))
+    except ValueError as error:
+        raise UsageError("MODFLEET_ACCESS in the node's settings must be observe, load or restart.") from error
 
 
 def access_of(rights: Collection[str]) -> Level:

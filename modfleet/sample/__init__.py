@@ -31,7 +31,7 @@ HELLO = {
 
 
 class SampleError(Exception):
-    """The sample cannot be built. The message says why in one sentence."""
+    """The sample cannot be built or rolled out. The message says why in one sentence."""
 
 
 def build_sample(out_dir: Path, *, version: int = 10000) -> Path:

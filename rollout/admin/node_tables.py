@@ -1,12 +1,15 @@
 """The tables on a node's page: its server, its doctor, its modules, its latest operations and events."""
 
+from datetime import datetime
 from typing import Any
 
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils.html import format_html, format_html_join
 
 from eventstore import newest_of
 from rollout.admin.cells import module_link, operation_title, phase_badge, requester, rollout_link
 from rollout.domain.node.events import node_stream
+from rollout.domain.topology.addresses import shown
 from rollout.messages import FindingStatus
 from rollout.models import NodeModule, Operation, ShardMember
 from rollout.queries.failures import telling_lines
@@ -27,7 +30,11 @@ def tables_of(node: str) -> list[Table]:
     """Return the tables on the node's page. Raises: `NodeNotFoundError`."""
     detail = node_detail(node)
     server, findings = detail["server_state"], detail["doctor"] or []
-    reported = [] if server is None else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings)]
+    reported = (
+        []
+        if server is None
+        else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings, detail["examined_at"])]
+    )
     return [_modules(node), _operations(node), *_shard(detail["shard"]), *reported, _events(node)]
 
 
@@ -117,7 +124,7 @@ def _shard(shard: str | None) -> list[Table]:
             link(page_url("rollout_node", each.node), each.node),
             each.role or "not known",
             _master(each),
-            ", ".join(each.unmanaged) or NOTHING,
+            ", ".join(map(shown, each.unmanaged)) or NOTHING,
             ", ".join(each.ignored) or NOTHING,
             prose(each.not_ready_message) or NOTHING,
         )
@@ -130,7 +137,7 @@ def _shard(shard: str | None) -> list[Table]:
 def _master(row: ShardMember) -> str:
     if row.master:
         return link(page_url("rollout_node", row.master), row.master)
-    return f"{row.unmanaged_master}, unmanaged" if row.unmanaged_master else NOTHING
+    return f"{shown(row.unmanaged_master)}, unmanaged" if row.unmanaged_master else NOTHING
 
 
 def _loaded(server: dict[str, Any]) -> Table:
@@ -141,7 +148,7 @@ def _loaded(server: dict[str, Any]) -> Table:
             (
                 each["name"],
                 each["version"],
-                "Modfleet" if each["ours"] else "another",
+                _installer(each),
                 each["path"],
                 each["args"] or NOTHING,
             )
@@ -151,12 +158,21 @@ def _loaded(server: dict[str, Any]) -> Table:
     )
 
 
+def _installer(module: dict[str, Any]) -> str:
+    if source := module.get("adopted_from"):
+        return f"another, adopted: runs from {source} until the next start"
+    if module["ours"]:
+        return "Modfleet"
+    return "the server (bundled)" if module.get("bundled") else "another"
+
+
 _WORST_FIRST = [FindingStatus.FAIL, FindingStatus.WARN, FindingStatus.UNKNOWN, FindingStatus.PASS]
 
 
-def _doctor(findings: list[dict[str, Any]]) -> Table:
+def _doctor(findings: list[dict[str, Any]], examined_at: str | None) -> Table:
+    examined = "" if examined_at is None else f", {naturaltime(datetime.fromisoformat(examined_at))}"
     return Table(
-        title="Doctor",
+        title=f"Doctor{examined}",
         columns=["Result", "Check", "Message", "Fix"],
         rows=[
             (badge(each["status"]), each["check"], prose(each["message"]), prose(each["fix"]) or NOTHING)

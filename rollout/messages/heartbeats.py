@@ -18,6 +18,7 @@ from rollout.messages.fields import (
     Moment,
     Name,
     Number,
+    Seconds,
     Sentences,
     Word,
 )
@@ -249,7 +250,7 @@ class Heartbeat:
     neither. `host` identifies the machine or the container, not the node: one node may move.
 
     `facts` is the state of the node's server, None from an older agent. `doctor` has the newest findings: None before the
-    first ones, and empty if the agent runs no doctor.
+    first ones, and empty if the agent runs no doctor. `examined_seconds_ago` is their age, None from an older agent.
     """
 
     node: Name
@@ -265,3 +266,4 @@ class Heartbeat:
     host: Digest = ""
     facts: ServerState | None = None
     doctor: Annotated[tuple[Finding, ...], Meta(max_length=64)] | None = None
+    examined_seconds_ago: Seconds | None = None

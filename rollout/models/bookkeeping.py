@@ -51,6 +51,8 @@ class NodeFacts(models.Model):
     #: A `messages.ServerState`, and the doctor's findings, None before the first ones.
     server = models.JSONField()
     doctor = models.JSONField(null=True)
+    #: When the doctor ended, None if it is not known.
+    examined_at = models.DateTimeField(null=True)
     #: How many checks have failed and warned, None without findings.
     failed = models.IntegerField(null=True)
     warned = models.IntegerField(null=True)

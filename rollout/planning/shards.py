@@ -11,7 +11,7 @@ from rollout.domain.placement.commands import Skip
 from rollout.domain.reasons import WORDS
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.turns import Fleet, Place, Turn, master_goes_first, out_of_order
-from rollout.domain.topology.addresses import is_replica_address
+from rollout.domain.topology.addresses import is_replica_address, shown
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Capability, Reason
 from rollout.models import Node, NodeModule, ShardMember
@@ -181,7 +181,7 @@ def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]], claimants: Sequen
     # Nodes have reported the addresses, and a person may paste the command into a shell.
     found = (each for addresses in replicas.values() for each in addresses if is_replica_address(each))
     first = next(found, "ADDRESS")
-    named = [f"{node} ({some_of(addresses)})" for node, addresses in replicas.items()]
+    named = [f"{node} ({some_of([*map(shown, addresses)])})" for node, addresses in replicas.items()]
     if claimants:
         return (
             f"The replicas of these nodes cannot be matched with nodes: {some_of(named)}. These nodes report such an address or "

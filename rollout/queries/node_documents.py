@@ -53,6 +53,7 @@ def detailed_node(document: dict[str, Any], facts: NodeFacts | None) -> dict[str
     return document | {
         "server_state": None if facts is None else _server_state(facts),
         "doctor": None if facts is None else facts.doctor,
+        "examined_at": rfc3339(facts.examined_at) if facts and facts.examined_at else None,
     }
 
 

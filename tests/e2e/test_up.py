@@ -55,6 +55,42 @@ def test_sample_answers_on_each_node_and_is_kept(start):
     assert [each["phase"] for each in rollouts] == ["succeeded"]
 
 
+@pytest.mark.parametrize(
+    ("verb", "phase", "said"), [("pause", "paused", "Paused since"), ("abort", "aborted", "Aborted")]
+)
+def test_it_keeps_running_when_the_sample_is_stopped_from_elsewhere(start, verb, phase, said):
+    up = start("--nodes", "2")
+    assert up.url
+    up.send("node-1-agent", signal.SIGSTOP)  # the sample is compiled first, so its rollout cannot have ended
+    up.wait_until_it_says("uploaded")
+    (known,) = [line for line in up.said().splitlines() if "password" in line]
+    with (fleet := Fleet(up, nodes=2)).api:
+        (rollout,) = wait_for(lambda: fleet.get("/v2/rollouts")["results"])
+        assert fleet.api.post(f"/v2/rollouts/{rollout['uid']}/{verb}", json={}).is_success
+        up.send("node-1-agent", signal.SIGCONT)
+        up.wait_until_it_says("Ctrl-C")
+        shown = up.said()
+        assert f"rollout {rollout['uid']} {phase}: " in shown
+        assert f"`modfleet rollout why {rollout['uid']}` shows the reason" in shown
+        assert said in shown.split(f"rollout {rollout['uid']} {phase}: ")[1]
+        assert shown.index(known) < shown.index("uploaded")
+        assert fleet.rollout(rollout["uid"])["phase"] == phase
+    assert up.end(signal.SIGINT) == 0
+    assert up.errors.read_text() == ""
+
+
+def test_the_sample_says_what_it_waits_for(start):
+    frozen = start("--nodes", "1", "--no-sample")
+    with (fleet := Fleet(frozen, nodes=1)).api:
+        fleet.post("/v2/freeze", {"reason": "holidays"}, status=200)
+    assert frozen.end() == 0
+    up = start("--nodes", "1")
+    assert "holidays" in up.wait_until_it_says("waits for")
+    with (fleet := Fleet(up, nodes=1)).api:
+        assert fleet.api.delete("/v2/freeze").is_success
+    assert up.wait_until_it_says("node-1> GREET.HELLO")
+
+
 def test_local_node_is_its_first_also_after_a_crash(start):
     """Killed, it leaves nothing, also when a process hangs."""
     crashed = start("--no-sample", "--nodes", "1")
@@ -180,6 +216,15 @@ def test_folder_of_another_version(start, folder):
 
 def test_no_compiler(start):
     refused(start(environ={"PATH": "/nowhere"}), "No C compiler")
+
+
+def test_a_compiler_that_fails_ends_nothing(start, folder):
+    (folder / "cc").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "cc").chmod(0o755)
+    up = start("--nodes", "1", environ={"PATH": f"{folder}:{os.environ['PATH']}"})
+    up.wait_until_it_says("Ctrl-C")
+    assert "The sample is not rolled out: greet.c does not compile" in up.said()
+    assert httpx.get(f"{up.url}/v2/nodes", auth=("admin", PASSWORD)).status_code == 200
 
 
 def test_no_compiler_is_needed_without_the_sample_and_the_folder_is_in_use(start):

@@ -108,6 +108,6 @@ def _run(check: Check, host: Host) -> Outcome:
 
 
 def _storable(text: str) -> str:
-    """Return one line of text that a database can store."""
-    cleaned = text.encode("utf-8", "replace").decode().replace("\0", "")
-    return " ".join(cleaned.split())[:LONGEST]
+    """Return one line of text that a database can store, and that a terminal only shows."""
+    cleaned = " ".join(text.encode("utf-8", "replace").decode().split())
+    return "".join(each if each.isprintable() else "?" for each in cleaned)[:LONGEST]

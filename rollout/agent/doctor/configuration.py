@@ -1,5 +1,6 @@
 """Checks of the server's configuration files: the include line, one owner of each `loadmodule` line, and Sentinels."""
 
+import glob
 import os
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,7 @@ from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
 from rollout.agent.inspection.configuration import UNBALANCED, Directive
 from rollout.agent.inspection.rewritable import can_rewrite
-from rollout.agent.module_files.include import IncludeFile
+from rollout.agent.module_files.include import IncludeFile, quoted
 from rollout.agent.server.sentinels import count_sentinels
 
 
@@ -20,8 +21,8 @@ def include_line(host: Host) -> Outcome:
     file = include_file(host)
     configuration = host.configuration
     place = configuration.file or "the server's configuration file"
-    pattern = f"{PurePosixPath(file).parent}/*.conf" if file.endswith(".conf") else file
-    fix = f"Add this line to {place}: include {pattern}"
+    pattern = f"{glob.escape(str(PurePosixPath(file).parent))}/*.conf" if file.endswith(".conf") else glob.escape(file)
+    fix = f"Add this line to {place}: include {quoted(pattern)}"
     for line in (each for each in host.directives if each.words[0] == "include" and len(each.words) > 1):
         if _matches(line.words[1], file):
             return passed(f"{line.place} includes {file}.")
@@ -88,7 +89,7 @@ def sentinel(host: Host) -> Outcome:
             "The server cannot write its main configuration file, so CONFIG REWRITE by a Sentinel changes nothing."
         )
     if count is None:
-        fix = f"ACL SETUSER {host.user} +pubsub|numsub; then save the ACL."
+        fix = f"ACL SETUSER {quoted(host.user)} +pubsub|numsub; then save the ACL."
         return unknown("It is not known if a Sentinel watches the server.", fix)
     watched = f"{count} Sentinel{'s watch' if count > 1 else ' watches'} the server"
     danger = (

@@ -4,7 +4,7 @@ import os
 import re
 
 from rollout.agent.doctor.host import Host
-from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
+from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unit_word, unknown, warned, word
 from rollout.agent.inspection import access_control
 from rollout.agent.inspection.host_files import on_host
 from rollout.agent.inspection.mounts import mount_of
@@ -37,7 +37,7 @@ def exec_paths(host: Host) -> Outcome:
     if unit and forbids_execution(unit[1], directory):
         return failed(
             f"The unit {unit[0]} forbids the server to execute files in {directory}.",
-            f"Write `[Service]` and `ExecPaths={directory}` to /etc/systemd/system/{unit[0]}.d/modfleet.conf, run "
+            f"Write `[Service]` and `ExecPaths={unit_word(directory)}` to /etc/systemd/system/{unit[0]}.d/modfleet.conf, run "
             "`systemctl daemon-reload`, and restart the server.",
         )
     if "noexec" in seen.options:
@@ -66,7 +66,7 @@ def selinux(host: Host) -> Outcome:
     return warned(
         f"{directory} has the SELinux type {kind}: a confined server may not execute it"
         + ("." if enforces else " once SELinux enforces its policy."),
-        f"semanage fcontext -a -t lib_t '{directory}(/.*)?' && restorecon -R {directory}",
+        f"semanage fcontext -a -t lib_t {word(re.escape(directory) + '(/.*)?')} && restorecon -R {word(directory)}",
     )
 
 
@@ -84,8 +84,14 @@ def apparmor(host: Host) -> Outcome:
         return passed(f"A file in /etc/apparmor.d allows {directory}.")
     return warned(
         f"The AppArmor profile {name} confines the server, and no file in /etc/apparmor.d names {directory}.",
-        f"Add `{directory}/** mr,` to the profile's file in /etc/apparmor.d/local, and reload the profile.",
+        f"Add `{_in_profile(directory)} mr,` to the profile's file in /etc/apparmor.d/local, and reload the profile.",
     )
+
+
+def _in_profile(directory: str) -> str:
+    """Return all files below the directory as AppArmor's profiles name them."""
+    special = re.sub(r'(["\\*?\[\]{}^])', r"\\\1", directory)
+    return f"{special}/**" if special == word(directory) else f'"{special}/**"'
 
 
 def _domain(host: Host) -> str | None:

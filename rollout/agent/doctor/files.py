@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from rollout.agent.control_plane.identity import IdentityError, read_identity
 from rollout.agent.doctor.certificates import DAY, in_days, seconds_left
 from rollout.agent.doctor.host import Host, words_of
-from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, warned
+from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unit_word, warned, word
 from rollout.agent.inspection.host_files import on_host
 from rollout.agent.inspection.mounts import sees_same
 from rollout.agent.inspection.process import Process
@@ -35,7 +35,7 @@ def identity(host: Host) -> Outcome:
     if node != host.settings.node:
         return failed(f"The identity {file} is of the node {node}.", "Correct MODFLEET_NODE or MODFLEET_IDENTITY_FILE.")
     if file.stat().st_mode & 0o077:
-        return warned(f"Other users may read the private key in {file}.", f"chmod 600 {file}")
+        return warned(f"Other users may read the private key in {file}.", f"chmod 600 {word(file)}")
     if problem := _unwritable(file.parent):
         return failed(
             f"The agent cannot replace {file}: {problem}.", f"Make the agent's user the owner of {file.parent}"
@@ -49,12 +49,12 @@ def modules_dir(host: Host) -> Outcome:
         if PurePosixPath(directory).is_relative_to("/usr"):
             return failed(
                 f"The agent cannot write to MODFLEET_MODULES_DIR={directory}: {problem}.",
-                f"Add `ReadWritePaths={directory}` to the agent's unit. If /usr is read-only, use a directory below "
+                f"Add `ReadWritePaths={unit_word(directory)}` to the agent's unit. If /usr is read-only, use a directory below "
                 "/var/lib, and allow it in `ExecPaths` of the server's unit.",
             )
         return failed(
             f"The agent cannot write to MODFLEET_MODULES_DIR={directory}: {problem}.",
-            f"Make the agent's user the owner: chown USER {directory}",
+            f"Make the agent's user the owner: chown USER {word(directory)}",
         )
     return passed(f"The agent can write to {directory}.")
 
@@ -64,7 +64,7 @@ def journal_dir(host: Host) -> Outcome:
     if problem := _unwritable(directory):
         return failed(
             f"The agent cannot write to MODFLEET_JOURNAL_DIR={directory}: {problem}.",
-            f"Make the agent's user the owner: chown USER {directory}",
+            f"Make the agent's user the owner: chown USER {word(directory)}",
         )
     return passed(f"The agent can write to {directory}.")
 
@@ -94,11 +94,13 @@ def file_modes(host: Host) -> Outcome:
         if path.exists() and not _may(process, path, 0o1):
             return failed(
                 f"The server's user (uid {process.uid}) cannot enter {path}.",
-                f"chmod o+x {path}, or add the server's user to its group.",
+                f"`chmod o+x {word(path)}`, or add the server's user to its group.",
             )
     for path in sorted(directory.glob("*/[0-9]*/**/*.so")):
         if not _may(process, path, 0o5):
-            return failed(f"The server's user (uid {process.uid}) cannot read and execute {path}.", f"chmod 755 {path}")
+            return failed(
+                f"The server's user (uid {process.uid}) cannot read and execute {path}.", f"chmod 755 {word(path)}"
+            )
     return passed(f"The server's user (uid {process.uid}) can read and execute modules in {directory}.")
 
 

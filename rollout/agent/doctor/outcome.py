@@ -1,5 +1,6 @@
 """What one check has found, before the registry adds its name."""
 
+import shlex
 from dataclasses import dataclass
 
 from rollout.agent.failure import AgentError
@@ -19,6 +20,17 @@ class UnknownError(AgentError):
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.fix = fix
+
+
+def word(text: object) -> str:
+    """Return a path or a name as one word of a shell command, also if it begins as an option does."""
+    given = str(text)
+    return shlex.quote(f"./{given}" if given.startswith("-") else given)
+
+
+def unit_word(path: object) -> str:
+    """Return a path as one word of a setting in a systemd unit."""
+    return shlex.quote(str(path).replace("%", "%%"))
 
 
 def passed(message: str) -> Outcome:

@@ -9,6 +9,7 @@ from rollout.agent.doctor import acl, broker
 from rollout.agent.doctor.acl import Level
 from rollout.agent.doctor.host import Host, is_refused, pairs
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
+from rollout.agent.module_files.include import quoted
 from rollout.agent.server.observation import OLDEST, has_atomic_migrations
 from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.settings import is_broker
@@ -110,7 +111,7 @@ def server_rights(host: Host) -> Outcome:
     user = host.user
     if refused:
         words = f"The server refuses these commands to the user {user}: {', '.join(refused)}."
-        fix = f"ACL SETUSER {user} {' '.join(f'+{each}' for each in refused)}; then save the ACL."
+        fix = f"ACL SETUSER {quoted(user)} {' '.join(f'+{each}' for each in refused)}; then save the ACL."
         is_needed = host.settings.persistence == "include" and not _observes(host)
         return failed(words, fix) if is_needed or refused != [OPTIONAL] else warned(words, fix)
     if untested:

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from rollout.agent.doctor.host import Host, words_of
-from rollout.agent.doctor.outcome import Outcome, UnknownError, passed, unknown, warned
+from rollout.agent.doctor.outcome import Outcome, UnknownError, passed, unit_word, unknown, warned, word
 
 #: Directories of journald's files.
 JOURNALS = ("var/log/journal", "run/log/journal")
@@ -73,12 +73,14 @@ def missing_right(path: Path) -> str:
         found = each.stat()
         if found.st_mode & bit and found.st_gid:
             return _membership(_group(found.st_gid))
-        return f"setfacl --modify u:{_user()}:{letter} {each}"
+        return f"setfacl --modify {word(f'u:{_user()}:{letter}')} {word(each)}"
     return "Let the agent's user read the file."
 
 
 def _membership(group: str) -> str:
-    return f"Add the agent's user to the group {group}, with `SupplementaryGroups={group}` in the agent's unit."
+    return (
+        f"Add the agent's user to the group {group}, with `SupplementaryGroups={unit_word(group)}` in the agent's unit."
+    )
 
 
 def _group(gid: int) -> str:

@@ -27,7 +27,7 @@ REMEDY = "run the agent as the server's user."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """Changes whenever a file is replaced or written to. Unlike the mtime, nobody can set the ctime."""
+    """Changes whenever a file is replaced or written to. Unlike the mtime, no program can set the ctime."""
 
     device: int
     inode: int

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rollout.messages import Finding, FindingStatus
 
@@ -16,6 +16,14 @@ EXAMINE_SECONDS = 600.0
 FAILED_INTERVALS = 3
 #: Limit of the texts of a finding in a heartbeat, characters.
 LONGEST = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What the doctor has found, and how long ago, in seconds."""
+
+    findings: tuple[Finding, ...]
+    seconds_ago: float
 
 
 class Examinations:
@@ -32,23 +40,27 @@ class Examinations:
         self._failed_seconds = FAILED_INTERVALS * interval
         self._lock = threading.Lock()
         self._findings: tuple[Finding, ...] | None = None
-        #: What the findings are about, and when to run next by the monotonic clock.
-        self._about: str | None = None
-        self._due_at = 0.0
+        #: The server and its setup that the newest run is about. When it ended, and when to run next, by the monotonic clock.
+        self._server = self._setup = ""
+        self._ended_at = self._due_at = 0.0
         self._is_running = False
 
-    def newest(self, about: str) -> tuple[Finding, ...] | None:
+    def newest(self, server: str, setup: str = "") -> Examination | None:
         """Return the newest findings about the server in this state, None if there are none yet. Never waits.
 
-        If `about` is another state than the last time, the doctor runs again.
+        The doctor runs again if `server` or its `setup`, such as its modules, differs from the last run. Until that run has
+        ended, the findings about the same server with another setup are the newest.
         """
         with self._lock:
-            is_other = about != self._about
+            is_other = (server, setup) != (self._server, self._setup)
             if not self._is_running and (is_other or time.monotonic() >= self._due_at):
-                self._is_running, self._about = True, about
-                self._findings = None if is_other else self._findings
+                if server != self._server:
+                    self._findings = None
+                self._is_running, self._server, self._setup = True, server, setup
                 threading.Thread(target=self._run, name="doctor", daemon=True).start()
-            return self._findings if about == self._about else None
+            if self._findings is None or server != self._server:
+                return None
+            return Examination(findings=self._findings, seconds_ago=time.monotonic() - self._ended_at)
 
     def _run(self) -> None:
         findings: tuple[Finding, ...] = ()
@@ -60,7 +72,8 @@ class Examinations:
         with self._lock:
             is_changed = findings != self._findings
             self._findings, self._is_running = findings, False
-            self._due_at = time.monotonic() + (self._failed_seconds if has_failed else EXAMINE_SECONDS)
+            self._ended_at = time.monotonic()
+            self._due_at = self._ended_at + (self._failed_seconds if has_failed else EXAMINE_SECONDS)
         if is_changed:
             self._changed()
 

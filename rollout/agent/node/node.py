@@ -20,7 +20,7 @@ from rollout.agent.inspection.loaded_file import LoadedFile
 from rollout.agent.module_files.digests import Digests
 from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.configuration_watch import ConfigurationWatch
-from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.examinations import Examination, Examinations
 from rollout.agent.node.foreign_files import ForeignFiles
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
@@ -148,6 +148,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self._examinations = examinations
+        self._examined_modules: list[tuple[str, int, str]] = []
         self._start_checks = start_checks
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
@@ -258,14 +259,10 @@ class Node:
         settings, changes = self.settings, self._configuration_changes()
         if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
             state = replace(state, would_start=start.result, would_start_reason=start.reason)
-        doctor: tuple[Finding, ...] | None = ()
-        if self._examinations:
-            # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
-            newest = changes[-1].id if changes else ""
-            about = (
-                f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO} {newest} {bool(state.sentinels)}"
-            )
-            doctor = None if hello else self._examinations.newest(about)
+        # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
+        examined = None if hello else self._examined(state, changes)
+        no_findings = None if self._examinations else ()
+        doctor = examined.findings if examined else no_findings
         heartbeat = Heartbeat(
             node=settings.node,
             hello=hello,
@@ -297,8 +294,21 @@ class Node:
                 modules=self._with_origins(state),
             ),
             doctor=doctor,
+            examined_seconds_ago=min(examined.seconds_ago, 86_400.0) if examined else None,
         )
         return within_limit(heartbeat)
+
+    def _examined(self, state: ServerState, changes: tuple[ConfigurationChange, ...]) -> Examination | None:
+        if self._examinations is None:
+            return None
+        with self.journal.try_lock() as is_free:
+            if is_free:  # an operation changes modules several times
+                self._examined_modules = sorted((each.name, each.version, each.path) for each in state.modules)
+        newest = changes[-1].id if changes else ""
+        return self._examinations.newest(
+            f"{state.run_id} {state.problem} {state.would_start == WouldStart.NO}",
+            f"{self._examined_modules} {newest} {bool(state.sentinels)}",
+        )
 
     def _include_seen(self, doctor: Sequence[Finding] | None) -> bool | None:
         found = next((each.status for each in doctor or () if each.check == "include_line"), None)

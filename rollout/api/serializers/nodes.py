@@ -298,3 +298,4 @@ class FindingSerializer(serializers.Serializer[Any]):
 class NodeDetailSerializer(NodeSerializer):
     server_state = ServerStateSerializer(allow_null=True, help_text="Null if the agent has reported none")
     doctor = FindingSerializer(many=True, allow_null=True, help_text="The newest results of `modfleet agent doctor`")
+    examined_at = serializers.DateTimeField(allow_null=True, help_text="When the doctor ended; null: not known")

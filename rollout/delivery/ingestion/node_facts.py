@@ -35,6 +35,7 @@ def record_facts(heartbeats: Collection[Heartbeat], now: datetime) -> None:
 _COLUMNS = (
     "server",
     "doctor",
+    "examined_at",
     "failed",
     "warned",
     "include_seen",
@@ -52,11 +53,13 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
     doctor = heartbeat.doctor
     if doctor is None and before is not None:  # the doctor examines the node now
         row = NodeFacts(doctor=before.doctor, failed=before.failed, warned=before.warned)
+        row.examined_at = before.examined_at
         row.has_conflict, row.include_seen = before.has_conflict, before.include_seen
     else:
         findings = doctor or ()
         row = NodeFacts(
             doctor=None if doctor is None else _as_stored(doctor),
+            examined_at=None if (age := heartbeat.examined_seconds_ago) is None else now - timedelta(seconds=age),
             failed=len(failed_checks(findings)) if findings else None,
             warned=sum(each.status == FindingStatus.WARN for each in findings) if findings else None,
             has_conflict=_CONFLICT in failed_checks(findings),

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 
+from rollout.domain.topology.addresses import shown
 from rollout.domain.words import some_of
 from rollout.messages import Reason
 
@@ -164,7 +165,7 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if lacking:
         return _lacks_module(turn, lacking)
     if place.unmanaged:
-        text = f"{some_of(place.unmanaged)}, which copies {node} and is {_no_node(place)}"
+        text = f"{some_of([*map(shown, place.unmanaged)])}, which copies {node} and is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
     return None
 
@@ -184,7 +185,7 @@ def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
 def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     node, unfinished = turn.node, fleet.unfinished
     if place.unmanaged_master:
-        text = f"{place.unmanaged_master}, the master of {node}, which is {_no_node(place)}"
+        text = f"{shown(place.unmanaged_master)}, the master of {node}, which is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
     if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)

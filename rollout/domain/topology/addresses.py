@@ -6,11 +6,15 @@ from rollout.domain.errors import InvalidAddressError
 
 #: The longest address, characters, as in `messages.Address`.
 LONGEST = 264
+#: How many characters of a text that is no address are shown.
+SHOWN = 40
+#: Words of `Place` for replicas and masters that no node has named.
+_OURS = re.compile("[0-9]{1,9} more|unknown")
 _NODE_ID = re.compile(r"[0-9a-f]{40}")
-_HOST = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
+_HOST = re.compile(r"[A-Za-z0-9._:%][A-Za-z0-9._:%-]{0,254}")
 #: The same for the API's schema: every text that it matches is accepted.
 _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-PATTERN = rf"(\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9._%-]{{1,255}}):{_PORT}"
+PATTERN = rf"(\[[0-9A-Fa-f:.]{{2,45}}\]|[A-Za-z0-9._%][A-Za-z0-9._%-]{{0,254}}):{_PORT}"
 
 
 def canonical(address: str) -> str:
@@ -46,8 +50,17 @@ def checked_replica(address: str) -> str:
 
 
 def is_replica_address(text: str) -> bool:
-    """Return True if a person can give the text as it is. It has no character with a meaning for a shell."""
+    """Return True if a person can give the text as it is. A shell takes it as one word, and no command as an option."""
     try:
         return checked_replica(text) == text
     except InvalidAddressError:
         return False
+
+
+def shown(text: str) -> str:
+    """Return an address that a node has reported, for a sentence. Of another text, return the beginning, escaped."""
+    return (
+        text
+        if is_replica_address(text) or _OURS.fullmatch(text)
+        else ascii(text[:SHOWN]) + ("..." if text[SHOWN:] else "")
+    )

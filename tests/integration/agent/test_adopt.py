@@ -11,7 +11,10 @@ import pytest
 
 from artifacts_app.events import ArtifactUploaded, artifact_stream
 from eventstore import Append, append
+from rollout.agent.doctor import run_doctor
 from rollout.agent.module_files import main_file
+from rollout.agent.node.examinations import Examinations
+from rollout.agent.node.node import Node
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.delivery import ingestion
@@ -598,3 +601,27 @@ def upload(built):
         document={"module_name": built.name, "version": built.version, "commands": []},
     )
     append(Append(artifact_stream(built.name, built.version), 0, [event]))
+
+
+def test_the_doctor_examines_other_modules_at_once_but_not_during_an_operation(site):
+    settings, runs = site.runner.node.settings, []
+
+    def doctor():
+        runs.append(1)
+        return run_doctor(settings)
+
+    node = Node(settings, examinations=Examinations(doctor, changed=lambda: None, interval=3600))
+
+    def is_foreign():
+        findings = node.heartbeat(hello=False).doctor or ()
+        return any("greet" in each.message for each in findings if each.check == "foreign_modules")
+
+    wait_for(is_foreign)
+    before = len(runs)
+    with node.journal.try_lock() as is_free:
+        assert is_free
+        site.server.call("MODULE UNLOAD", "greet")
+        assert is_foreign()
+        assert len(runs) == before
+    wait_for(lambda: not is_foreign())
+    assert len(runs) == before + 1

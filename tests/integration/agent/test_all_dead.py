@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from rollout.agent.operations.runner import Runner
-from rollout.agent.settings import settings_from
 from rollout.messages import Phase
 from tests.integration.agent.conftest import SERVERS, Site
+from tests.integration.agent.nodes import started_node
 from tests.integration.agent.test_persistence import Configured
 from tests.plugins.server import free_port
 from tests.waiting import wait_for
@@ -33,19 +32,7 @@ def started(root: Path, shelf: Any, binary: Path, owner: str) -> Site:
     more = [f"include {root}/modules/*.conf"] if owner == "include" else []
     server = Member(root / "s", binary=binary, aof="no", more=[*more, "save 3600 1", "repl-diskless-sync-delay 0"])
     server.port = free_port()
-    environ = {
-        "MODFLEET_NODE": "n1",
-        "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
-        "MODFLEET_CONTROL_URL": shelf.url,
-        "MODFLEET_SERVER_URL": server.url,
-        "MODFLEET_MODULES_DIR": str(root / "modules"),
-        "MODFLEET_JOURNAL_DIR": str(root / "journal"),
-        "MODFLEET_PERSISTENCE": owner,
-    }
-    server.start()
-    made = Site(root, server, shelf, Runner(settings_from(environ)), environ)
-    made.runner.recover()
-    return made
+    return started_node(root, server, shelf, owner)
 
 
 @pytest.fixture(params=["include", "rewrite"])

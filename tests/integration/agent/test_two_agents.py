@@ -6,32 +6,18 @@ from typing import Any
 
 import pytest
 
-from rollout.agent.operations.runner import Runner
-from rollout.agent.settings import settings_from
 from rollout.messages import Action, Phase
 from tests.integration.agent.conftest import SERVERS, Site
+from tests.integration.agent.nodes import started_node
 from tests.integration.agent.test_persistence import Configured
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]
 
 
 def started(root: Path, shelf: Any, binary: Path, owner: str) -> Site:
-    """A node in a directory of its own, as `modfleet agent install` makes them."""
     root.mkdir()
     server = Configured(root / "s", binary=binary, aof="no", more=[f"include {root}/modules/*.conf"])
-    environ = {
-        "MODFLEET_NODE": "n1",
-        "MODFLEET_BROKER_URL": "redis://127.0.0.1:1/0",
-        "MODFLEET_CONTROL_URL": shelf.url,
-        "MODFLEET_SERVER_URL": server.url,
-        "MODFLEET_MODULES_DIR": str(root / "modules"),
-        "MODFLEET_JOURNAL_DIR": str(root / "journal"),
-        "MODFLEET_PERSISTENCE": owner,
-    }
-    server.start()
-    made = Site(root, server, shelf, Runner(settings_from(environ)), environ)
-    made.runner.recover()
-    return made
+    return started_node(root, server, shelf, owner)
 
 
 @pytest.fixture(params=["include", "rewrite"])

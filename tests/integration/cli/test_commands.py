@@ -64,13 +64,20 @@ def test_degraded_nodes_come_first(run):
     join("zz-away")
     state = ServerState(problem="server_unreachable", message="It is away.", replicas=(Replica(address="10.0.0.7:1"),))
     check = Finding(check="noexec", status=FindingStatus.FAIL, message="It is noexec.", fix="Mount it with exec.")
-    told = {"facts": to_builtins(state), "doctor": to_builtins([check])}
+    told = {"facts": to_builtins(state), "doctor": to_builtins([check]), "examined_seconds_ago": 185.0}
     record_heartbeats([heartbeat_of("zz-away") | told])
     listed = run("nodes", COLUMNS="300").stdout.splitlines()
     assert listed[1].split()[:2] == ["zz-away", "degraded"]
     assert "server_unreachable: It is away." in listed[1]
     shown = run("nodes", "show", "zz-away", COLUMNS="200").stdout
-    for words in ("\nServer\n", "\nReplication\n", "10.0.0.7:1", "unknown", "\nDoctor\n", "Mount it with exec."):
+    for words in (
+        "\nServer\n",
+        "\nReplication\n",
+        "10.0.0.7:1",
+        "unknown",
+        "\nDoctor, 3 min ago\n",
+        "Mount it with exec.",
+    ):
         assert words in shown
     assert "Doctor" not in run("nodes", "show", NODES[0]).stdout
     run("nodes", "decommission", "zz-away", "--yes")
@@ -122,7 +129,10 @@ def test_a_shard(run):
     lines = ["top: master", "├── below: replica", "└── a:9: unmanaged replica"]
     assert "\n".join(lines) in run("nodes", "--tree").stdout
     ignored = run("nodes", "ignore-replica", "a:9", "--reason", "A backup")
-    assert ignored.stdout == "the replica a:9 of top is ignored\n"
+    assert ignored.stdout == "the replica a:9 of top is ignored: A backup\n"
+    again = run("nodes", "ignore-replica", "a:9", "--reason", "Another reason")
+    assert again.stdout == ignored.stdout
+    assert "run `modfleet nodes unignore-replica a:9` first" in again.stderr
     shown = run("nodes", "--tree").stdout
     assert "└── a:9: ignored replica" in shown
     assert re.search(r"a:9 +A backup +alice +20\S+Z +top\n", shown)
@@ -137,7 +147,7 @@ def test_a_shard(run):
     for name in ("top", "below"):
         run("nodes", "decommission", name, "--yes")
     elsewhere = run("nodes", "ignore-replica", "a:9", "--reason", "A backup").stdout
-    assert elsewhere == "the replica a:9 is ignored; no node has it now\n"
+    assert elsewhere == "the replica a:9 is ignored (no node has it now): A backup\n"
     run("nodes", "unignore-replica", "a:9")
 
 

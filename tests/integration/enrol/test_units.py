@@ -6,9 +6,10 @@ import pytest
 
 from modfleet.enrol import join_token
 from modfleet.enrol.host import Host
-from modfleet.enrol.install import Wishes, install
+from modfleet.enrol.install import install
 from modfleet.enrol.layout import UNIT
 from modfleet.enrol.uninstall import uninstall
+from modfleet.enrol.wishes import Wishes
 from modfleet.failure import CommandError, UsageError
 from rollout.signing import key_id
 from tests.plugins.server import free_port
@@ -136,7 +137,7 @@ def test_a_unit_that_could_not_see_the_installation_is_refused(host, wishes, mon
 def test_an_installation_that_the_agent_could_not_use_is_refused(host, wishes, monkeypatch, control, redis_site):
     (redis_site.root / "opt").mkdir(mode=0o700)
     monkeypatch.setattr("sys.executable", str(redis_site.root / "opt/python"))
-    monkeypatch.setattr("modfleet.enrol.install.HIDDEN", ())
+    monkeypatch.setattr("modfleet.enrol.wishes.HIDDEN", ())
     with pytest.raises(UsageError, match=r"user cannot use \S+/opt. Run `chmod -R a\+rX"):
         install(wishes(), host, print)
     assert control.asked == []

@@ -54,9 +54,12 @@ def finding(check="include_line", status=FindingStatus.FAIL):
     return {"check": check, "status": status, "message": "No line includes it.", "fix": "Add a line."}
 
 
-def beat(*names, facts=USABLE, doctor=(), **more):
+def beat(*names, facts=USABLE, doctor=(), age=None, **more):
     ingestion.record_heartbeats(
-        [heartbeat_of(name, **more) | {"facts": to_builtins(facts), "doctor": doctor} for name in names]
+        [
+            heartbeat_of(name, **more) | {"facts": to_builtins(facts), "doctor": doctor, "examined_seconds_ago": age}
+            for name in names
+        ]
     )
 
 
@@ -284,10 +287,12 @@ def test_facts_are_written_when_they_change_or_rarely(monkeypatch):
 
 def test_the_doctor_at_work_leaves_its_last_findings():
     fleet(1)
-    beat("n0000", doctor=[finding("loadmodule_owner"), finding("clock", FindingStatus.WARN)])
+    beat("n0000", doctor=[finding("loadmodule_owner"), finding("clock", FindingStatus.WARN)], age=90.0)
     beat("n0000", doctor=None)
     row = NodeFacts.objects.get()
     assert row.doctor
+    assert row.examined_at is not None
+    assert 90 <= row.reported_at.timestamp() - row.examined_at.timestamp() < 150
     assert (row.failed, row.warned, row.has_conflict, len(row.doctor)) == (1, 1, True, 2)
     assert node("n0000").phase == "degraded"
 
@@ -402,9 +407,13 @@ def test_in_the_console(alice):
         role="replica",
         master="10.0.0.1:6379",
         loading=False,
-        modules=(ServerModule(name="<b>search</b>", version=3, path="/opt/search.so"),),
+        modules=(
+            ServerModule(name="<b>search</b>", version=3, path="/opt/search.so"),
+            ServerModule(name="lua", version=1, path="lua", bundled=True),
+            ServerModule(name="greet", version=1, path="/m/greet.so", ours=True, adopted_from="/opt/greet.so"),
+        ),
     )
-    beat("n0001", facts=server, doctor=[finding(), finding("clock", FindingStatus.PASS)])
+    beat("n0001", facts=server, doctor=[finding(), finding("clock", FindingStatus.PASS)], age=130.0)
     client = Client()
     client.force_login(alice)
     page = client.get("/admin/rollout/node/n0001/change/").content.decode()
@@ -414,7 +423,9 @@ def test_in_the_console(alice):
         "10.0.0.1:6379",
         "Loaded modules",
         "&lt;b&gt;search",
-        "Doctor",
+        "the server (bundled)",
+        "another, adopted: runs from /opt/greet.so until the next start",
+        "Doctor, 2\xa0minutes ago",
         "Add a line.",
         "<dt>Used memory, bytes</dt><dd>unknown</dd>",
     ):

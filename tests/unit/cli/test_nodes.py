@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from modfleet.commands.nodes import _in_a_table, by_urgency
+from modfleet.commands.node_tables import by_urgency, nodes_in_a_table
 
 NODE = {
     "name": "cache-1",
@@ -23,7 +23,7 @@ NODE = {
 def shown(*, is_narrow, width):
     console = Console(width=width, legacy_windows=False)
     with console.capture() as captured:
-        console.print(_in_a_table([NODE], is_narrow=is_narrow))
+        console.print(nodes_in_a_table([NODE], is_narrow=is_narrow))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -66,5 +66,5 @@ def test_a_node_without_a_heartbeat_has_no_time():
 def _text(changed):
     console = Console(width=200, legacy_windows=False)
     with console.capture() as captured:
-        console.print(_in_a_table([NODE | changed], is_narrow=False))
+        console.print(nodes_in_a_table([NODE | changed], is_narrow=False))
     return captured.get()

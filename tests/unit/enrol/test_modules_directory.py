@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from modfleet.enrol.at_server import AtServer
+from modfleet.enrol.choices import modules_directory
 from modfleet.enrol.host import Host
-from modfleet.enrol.install import _modules_directory
 from modfleet.enrol.layout import Layout
 from modfleet.enrol.server import FoundServer, Login
 from modfleet.enrol.steps import Steps
@@ -23,7 +23,7 @@ def found(**settings):
 
 
 def directory(server, settings=None, rights=EVERYTHING):
-    return _modules_directory(server, Host(Path("/")), LAYOUT, settings or {}, rights)
+    return modules_directory(server, Host(Path("/")), LAYOUT, settings or {}, rights)
 
 
 def debian():

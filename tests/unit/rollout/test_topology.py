@@ -1,6 +1,7 @@
 """The place of each node in its shard, from what all nodes report. A node that lies changes only the places of servers
 that it names."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.domain.errors import InvalidAddressError
-from rollout.domain.topology.addresses import canonical, checked, is_loopback
+from rollout.domain.topology.addresses import PATTERN, SHOWN, canonical, checked, is_loopback, is_replica_address, shown
 from rollout.domain.topology.places import Place, places_of
 from rollout.domain.topology.servers import Peer, Server, ServerFacts, facts_of, replication_of
 from rollout.messages import MOST_REPLICAS, Replica, Replication, ServerState
@@ -390,8 +391,38 @@ def test_addresses():
 
 
 @pytest.mark.parametrize(
-    "address", ["", "redis", "redis:", "redis:0", "redis:65536", ":6379", "re dis:1", "redis:\u0661", "a:1\n:2"]
+    "address",
+    [
+        "",
+        "redis",
+        "redis:",
+        "redis:0",
+        "redis:65536",
+        ":6379",
+        "-a:1",
+        "--reason:1",
+        "re dis:1",
+        "redis:\u0661",
+        "a:1\n:2",
+    ],
 )
 def test_an_address_that_cannot_be_used(address):
+    assert not is_replica_address(address)
+    assert not re.fullmatch(PATTERN, address)
     with pytest.raises(InvalidAddressError, match="write HOST:PORT"):
         checked(address)
+
+
+@pytest.mark.parametrize("text", ["a:1", "::1:6379", "f" * 40, "2 more", "unknown"])
+def test_an_address_is_shown_as_it_is(text):
+    assert shown(text) == text
+
+
+@given(st.text(max_size=300))
+def test_other_text_is_shown_short_and_escaped(text):
+    if is_replica_address(text) or shown(text) == text:
+        return
+    assert shown(text).isascii()
+    assert shown(text).isprintable()
+    assert shown(text)[0] in "'\""
+    assert len(shown(text)) <= 10 * SHOWN + 5
