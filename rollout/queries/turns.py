@@ -11,7 +11,7 @@ from rollout.domain.rollout.releasable import Candidate, Releasable
 from rollout.domain.rollout.turns import Fleet, Place, Turn
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Reason
-from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, ShardMember
+from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rollout, ShardMember
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
 FRESH_INTERVALS = 1.5
@@ -25,6 +25,11 @@ _CHUNK = 500
 CHANGES_SERVER = (
     Q(action=Action.REMOVE) | Q(action=Action.INSTALL, activation=Activation.LOAD) | Q(undoes__isnull=False)
 )
+
+
+def in_progress(now: datetime) -> Q:
+    """Match operations that are in progress, and late ones."""
+    return Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
 
 
 class Facts:
@@ -56,10 +61,15 @@ class Facts:
 
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
         """Return the nodes on which an operation is in progress that may change the server, also a late one."""
-        in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
-        nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
+        nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress(now)).values("node")
         members = ShardMember.objects.filter(node__in=nodes).only("node", "shard", "host", "former_shard", "moved_at")
         return {each.node: each for each in members}
+
+    def labels(self, now: datetime) -> set[str]:
+        """Return the labels that name the failure domains of the rollouts of these operations."""
+        uids = Operation.attempts.filter(CHANGES_SERVER, in_progress(now)).values("rollout")
+        found = Rollout.objects.filter(uid__in=uids).values_list("strategy__domain", flat=True).distinct()
+        return {each for each in found if each}
 
 
 def releasable(
@@ -114,9 +124,10 @@ class _Fleet:
         uid, module_name = rows[0].rollout, rows[0].module_name
         members = self._members(names)
         related = members.keys() | names
+        busy = self._in_progress()
         fleet = replace(
-            self._in_progress(),
-            places=self._places(names & members.keys(), members),
+            busy,
+            places=self._places(names & members.keys(), members, busy.busy_domains),
             loaded=self._facts.loaded(module_name, related),
         )
         in_shards = [name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas]
@@ -136,10 +147,17 @@ class _Fleet:
             seen |= new
         return members
 
-    def _places(self, names: Collection[str], members: Mapping[str, ShardMember]) -> dict[str, Place]:
-        heard, domains = self._facts.heard(names), self._domains(names)
+    def _places(
+        self, names: Collection[str], members: Mapping[str, ShardMember], labels: Collection[str]
+    ) -> dict[str, Place]:
+        heard = self._facts.heard(names)
+        domains = {label: self._facts.domains(names, label) for label in labels}
         return {
-            name: _place(members[name], members, domains.get(name, ""), heard.get(name), self._now) for name in names
+            name: replace(
+                _place(members[name], members, heard.get(name), self._now),
+                domains={label: value.get(name, "") for label, value in domains.items()},
+            )
+            for name in names
         }
 
     def _in_progress(self) -> Fleet:
@@ -152,13 +170,15 @@ class _Fleet:
                 for shard in (member.shard, _former_shard(member, self._now)):
                     shards.setdefault(shard, set()).add(node)
                 hosts.setdefault(member.host, set()).add(node)
-            domains = set(self._domains(members.keys()).values())
+            labels = {self._strategy.domain} - {""} | (self._facts.labels(self._now) if members else set())
+            domains = {label: self._values(label, members.keys()) for label in sorted(labels)}
             self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains, busy=members.keys())
         return self._busy
 
-    def _domains(self, nodes: Collection[str]) -> Mapping[str, str]:
-        """Return the failure domain of each node; no query if the strategy names none."""
-        return self._facts.domains(nodes, self._strategy.domain) if self._strategy.domain else {}
+    def _values(self, label: str, nodes: Collection[str]) -> set[str]:
+        """Return the failure domains of the nodes. Those without the label are one of their own, as far as is known."""
+        found = self._facts.domains(nodes, label) if nodes else {}
+        return {found.get(each, "") for each in nodes}
 
 
 def changes_server(row: Operation) -> bool:
@@ -258,9 +278,7 @@ def _former_shard(member: ShardMember, now: datetime) -> str:
     return member.former_shard if is_new else ""
 
 
-def _place(
-    member: ShardMember, members: Mapping[str, ShardMember], domain: str, heard: Liveness | None, now: datetime
-) -> Place:
+def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liveness | None, now: datetime) -> Place:
     interval = max(FRESH_INTERVALS * heard.interval_seconds, FRESH_SECONDS) if heard else 0.0
     # Agents of an older release send no facts.
     heard_at = (heard.facts_at or heard.last_seen) if heard else None
@@ -268,7 +286,6 @@ def _place(
         place_in_shard(member.node, members),
         former_shard=_former_shard(member, now),
         host=member.host,
-        domain=domain,
         heard_at=heard_at,
         is_fresh=heard_at is not None and heard_at + timedelta(seconds=interval) >= now,
         not_ready=Reason(member.not_ready) if member.not_ready else None,

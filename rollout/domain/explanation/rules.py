@@ -61,7 +61,7 @@ RULES: Mapping[Rule, str] = {
         "At least {kept} of {nodes} nodes stay online, without an operation in progress and without a failure: "
         "min_healthy is {strategy.min_healthy}."
     ),
-    Rule.DOMAIN: "Nodes in progress have one value of the label {strategy.domain} at a time.",
+    Rule.DOMAIN: "Nodes in progress, of any rollout, have one value at a time of each label that one of these rollouts names as its domain.",
     Rule.SHARD_ORDER: "A module is loaded on the replicas before their master, and leaves the master first.",
     Rule.SHARD_BUSY: "Two copies of a shard are never changed at the same time.",
     Rule.HOST_BUSY: "Two nodes on one host are never changed at the same time.",

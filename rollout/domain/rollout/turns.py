@@ -37,8 +37,9 @@ class Place:
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
     or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `claimants`: nodes that say that they are one of these, but are not matched.
-    `former_shard`: the one before, if the shard has just changed. `host` and `domain` are empty if not known. `heard_at`: its
-    newest heartbeat with facts. `is_fresh`: that is recent enough to act on.
+    `former_shard`: the one before, if the shard has just changed. `host` is empty if not known. `domains`: its failure domain
+    by label, empty if it does not have the label. `heard_at`: its newest heartbeat with facts. `is_fresh`: that is recent
+    enough to act on.
     """
 
     shard: str
@@ -50,7 +51,7 @@ class Place:
     unmanaged_master: str = ""
     claimants: tuple[str, ...] = ()
     host: str = ""
-    domain: str = ""
+    domains: Mapping[str, str] = field(default_factory=dict)
     heard_at: datetime | None = None
     is_fresh: bool = False
     not_ready: Reason | None = None
@@ -79,7 +80,8 @@ class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
     progress, of any rollout, or a late one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
-    the failure domains with one."""
+    the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
+    names none does not leave the domain of another one."""
 
     places: Mapping[str, Place] = field(default_factory=dict)
     loaded: Mapping[str, int] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Fleet:
     busy: Collection[str] = ()
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
-    busy_domains: Collection[str] = ()
+    busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,7 @@ def together(place: Place, other: Place) -> Block | None:
         return Block.SHARD_BUSY
     if place.host and place.host == other.host:
         return Block.HOST_BUSY
-    return Block.DOMAIN_BUSY if place.domain != other.domain else None
+    return Block.DOMAIN_BUSY if place.domains != other.domains else None
 
 
 def master_goes_first(turn: Turn, loaded: Mapping[str, int]) -> bool:
@@ -212,7 +214,9 @@ def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
         text = f"the operation on {some_of(busy)}, which is on its host"
         return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
-    if busy := sorted(set(fleet.busy_domains) - {place.domain}):
-        text = f"the operations in {some_of(busy)}, another failure domain"
-        return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
+    for label, values in fleet.busy_domains.items():
+        if busy := sorted(set(values) - {place.domains.get(label, "")}):
+            named = [f"{label} {each}" if each else f"no {label}" for each in busy]
+            text = f"the operations in {some_of(named)}, another failure domain"
+            return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
     return None

@@ -17,7 +17,7 @@ from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.process.timeouts import end_overdue_operations
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.services.ignored_replicas import ignore_replica
-from rollout.services.nodes import decommission_node, label_node
+from rollout.services.nodes import decommission_node
 from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import (
     differences,
@@ -239,19 +239,6 @@ def test_two_nodes_of_one_host_are_not_changed_at_the_same_time():
     uid = start(careful=ALL_AT_ONCE)
     assert phases(uid) == {"n1": "queued", "n2": "scheduled", "n3": "queued"}
     answer(uid, "n1", inventory=inventory(installed()))
-    assert phases(uid)["n2"] == "queued"
-
-
-def test_one_failure_domain_at_a_time():
-    upload()
-    join("n1", "n2", "n3")
-    for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "a")):
-        label_node(name, {"zone": zone})
-    uid = start(careful=ALL_AT_ONCE | {"domain": "zone"})
-    assert phases(uid) == {"n1": "queued", "n2": "scheduled", "n3": "queued"}
-    answer(uid, "n1", inventory=inventory(installed()))
-    assert phases(uid)["n2"] == "scheduled"
-    answer(uid, "n3", inventory=inventory(installed()))
     assert phases(uid)["n2"] == "queued"
 
 
