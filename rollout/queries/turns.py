@@ -17,6 +17,8 @@ from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rol
 FRESH_INTERVALS = 1.5
 #: That of the default interval: with a shorter one, a busy control worker would never see a fresh heartbeat. Seconds.
 FRESH_SECONDS = 15.0
+#: A node whose newest heartbeat is older than so many intervals has missed more than one.
+SILENT_INTERVALS = 3.0
 #: All members of a shard have reported a failover within this time, seconds: the longest allowed silence of an online node
 #: with the default interval, and the time of a failover.
 MOVING_SECONDS = 60.0
@@ -124,11 +126,13 @@ class _Fleet:
         uid, module_name = rows[0].rollout, rows[0].module_name
         members = self._members(names)
         related = members.keys() | names
-        busy = self._in_progress()
+        heard, busy = self._facts.heard(members.keys()), self._in_progress()
         fleet = replace(
             busy,
-            places=self._places(names & members.keys(), members, busy.busy_domains),
+            places=self._places(names & members.keys(), members, heard, busy.busy_domains),
             loaded=self._facts.loaded(module_name, related),
+            stale={each for each in members if not _is_heard(heard.get(each), FRESH_INTERVALS, self._now)},
+            silent={each for each in members if not _is_heard(heard.get(each), SILENT_INTERVALS, self._now)},
         )
         in_shards = [name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas]
         unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
@@ -148,9 +152,12 @@ class _Fleet:
         return members
 
     def _places(
-        self, names: Collection[str], members: Mapping[str, ShardMember], labels: Collection[str]
+        self,
+        names: Collection[str],
+        members: Mapping[str, ShardMember],
+        heard: Mapping[str, Liveness],
+        labels: Collection[str],
     ) -> dict[str, Place]:
-        heard = self._facts.heard(names)
         domains = {label: self._facts.domains(names, label) for label in labels}
         return {
             name: replace(
@@ -279,15 +286,25 @@ def _former_shard(member: ShardMember, now: datetime) -> str:
 
 
 def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liveness | None, now: datetime) -> Place:
-    interval = max(FRESH_INTERVALS * heard.interval_seconds, FRESH_SECONDS) if heard else 0.0
-    # Agents of an older release send no facts.
-    heard_at = (heard.facts_at or heard.last_seen) if heard else None
     return replace(
         place_in_shard(member.node, members),
         former_shard=_former_shard(member, now),
         host=member.host,
-        heard_at=heard_at,
-        is_fresh=heard_at is not None and heard_at + timedelta(seconds=interval) >= now,
+        heard_at=_heard_at(heard),
+        is_fresh=_is_heard(heard, FRESH_INTERVALS, now),
         not_ready=Reason(member.not_ready) if member.not_ready else None,
         not_ready_message=member.not_ready_message,
     )
+
+
+def _heard_at(heard: Liveness | None) -> datetime | None:
+    """Return when the node has last sent facts. Agents of an older release send none."""
+    return None if heard is None else heard.facts_at or heard.last_seen
+
+
+def _is_heard(heard: Liveness | None, intervals: float, now: datetime) -> bool:
+    """Return True if the node has sent facts within so many of its intervals."""
+    at = _heard_at(heard)
+    if heard is None or at is None:
+        return False
+    return at + timedelta(seconds=max(intervals * heard.interval_seconds, FRESH_SECONDS)) >= now

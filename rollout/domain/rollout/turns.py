@@ -79,7 +79,8 @@ class Turn:
 class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
-    progress, of any rollout, or a late one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    progress, of any rollout, or a late one. `stale`: the nodes whose newest facts are too old to act on. `silent`: those that
+    have missed more heartbeats than one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
     the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
     names none does not leave the domain of another one."""
 
@@ -87,6 +88,8 @@ class Fleet:
     loaded: Mapping[str, int] = field(default_factory=dict)
     unfinished: Mapping[str, int | None] = field(default_factory=dict)
     busy: Collection[str] = ()
+    stale: Collection[str] = ()
+    silent: Collection[str] = ()
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -159,6 +162,11 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if lacking:
         return _lacks_module(turn, lacking)
+    if stale := [each for each in place.below if each in fleet.stale]:
+        # It may have been restarted without the module. One late heartbeat is not worth an event.
+        reason = Reason.REPLICA_SILENT if any(each in fleet.silent for each in stale) else None
+        text = f"the next heartbeat of {some_of(stale)}, which copies {node}"
+        return Blocked(node=node, block=Block.HEARTBEAT, reason=reason, text=text)
     if place.unmanaged:
         text = f"{some_of(place.unmanaged)}, which copies {node} and is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)

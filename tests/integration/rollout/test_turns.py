@@ -283,6 +283,54 @@ def test_an_old_heartbeat_is_not_acted_on():
     assert phases(uid) == {"n1": "queued"}
 
 
+def has_module_but(silent):
+    """All replicas have the module, and only the master's turn is left; the facts of one replica are old."""
+    shard()
+    for name in ("n2", "n3", "n4"):
+        say(beat(name, STATES[name], modules=[installed()]))
+    Liveness.objects.filter(node=silent).update(facts_at=database_now() - timedelta(seconds=300))
+
+
+@pytest.mark.parametrize("silent", ["n2", "n4"])
+def test_a_master_waits_for_a_heartbeat_of_each_replica(silent):
+    """It may have been restarted without the module since."""
+    has_module_but(silent)
+    uid = start(nodes=("n1",), careful=ALL_AT_ONCE)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("scheduled", "replica_silent")
+    for why in (of_node(uid, "n1"), of_rollout(uid)):
+        assert f"the next heartbeat of {silent}, which copies n1" in why.document["summary"]
+    say(beat(silent, STATES[silent], modules=[installed()]))
+    advance(uid)
+    assert (phases(uid), operation(uid, "n1").reason) == ({"n1": "queued"}, "")
+
+
+def test_a_replica_that_missed_one_heartbeat_is_not_recorded():
+    has_module_but("n4")
+    Liveness.objects.filter(node="n4").update(facts_at=database_now() - timedelta(seconds=50))
+    uid = start(nodes=("n1",), careful=ALL_AT_ONCE)
+    assert (operation(uid, "n1").phase, operation(uid, "n1").reason) == ("scheduled", "")
+    assert of_node(uid, "n1").document["rule"]["id"] == "heartbeat"
+
+
+@pytest.mark.parametrize("offline", ["wait", "skip"])
+def test_a_master_whose_replica_stays_offline_is_skipped(offline):
+    has_module_but("n4")
+    silence("n4")
+    declare_silent_nodes_offline()
+    uid = start(nodes=("n1", "n4"), careful=ALL_AT_ONCE | {"ready_deadline_seconds": 60.0, "offline": offline})
+    advance(uid)
+    advance(uid)
+    passes(uid, 3600)
+    advance(uid)
+    assert (rollout(uid).phase, operation(uid, "n1").reason) == ("running", "replica_silent")
+    Operation.objects.filter(node="n1").update(waiting_since=database_now() - timedelta(seconds=61))
+    advance(uid)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("skipped", "replica_silent")
+    assert "the next heartbeat of n4, which copies n1" in row.message
+
+
 # --- Operations that agents return ------------------------------------------------------------------------------------
 
 
