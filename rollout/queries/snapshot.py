@@ -52,6 +52,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
             state.strategy,
             now,
             limit=parallel,
+            refuses_use=row.action == Action.REMOVE and not row.even_if_used,
         )
     return Snapshot(
         now=now,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain, count
+from typing import Any
 
 from django.db.models import Q, QuerySet
 
@@ -12,6 +13,7 @@ from rollout.domain.rollout.turns import Fleet, Place, Turn
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rollout, ShardMember
+from rollout.queries.use import calls_on, in_words
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
 FRESH_INTERVALS = 1.5
@@ -61,6 +63,10 @@ class Facts:
         """Return the operations of the rollout on the nodes that have not ended."""
         return list(Operation.objects.filter(rollout=uid, node__in=nodes, finished_at__isnull=True))
 
+    def used(self, module_name: str, nodes: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the nodes on which clients have called the module lately: `queries.use.calls_on`."""
+        return calls_on(module_name, nodes)
+
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
         """Return the nodes on which an operation is in progress that may change the server, also a late one."""
         nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress(now)).values("node")
@@ -82,13 +88,16 @@ def releasable(
     now: datetime,
     *,
     limit: int,
+    refuses_use: bool = False,
 ) -> Releasable:
     """Return the first `limit` of the ordered operations that may be released. Chunks are read until so many are found.
+
+    `refuses_use`: nothing is unloaded while clients call the module on a copy of the shard.
 
     `later`: returns the scheduled operations of later waves on these nodes. One of them comes earlier if a candidate has to
     wait for it, as after a failover: otherwise the candidate's wave would never end.
     """
-    found, fleet = Releasable(strategy, now, limit), _Fleet(facts, strategy, now)
+    found, fleet = Releasable(strategy, now, limit), _Fleet(facts, strategy, now, refuses_use=refuses_use)
     for chunk in chunks:
         found.look_at(*fleet.of(chunk))
         if found.is_full:
@@ -111,8 +120,8 @@ def in_chunks(candidates: QuerySet[Operation]) -> Iterator[Sequence[Operation]]:
 class _Fleet:
     """What turns depend on. What is in progress is read once."""
 
-    def __init__(self, facts: Facts, strategy: Strategy, now: datetime) -> None:
-        self._facts, self._strategy, self._now = facts, strategy, now
+    def __init__(self, facts: Facts, strategy: Strategy, now: datetime, *, refuses_use: bool) -> None:
+        self._facts, self._strategy, self._now, self._refuses_use = facts, strategy, now, refuses_use
         self._busy: Fleet | None = None
 
     def of(self, rows: Sequence[Operation]) -> tuple[list[Candidate], Fleet]:
@@ -136,7 +145,27 @@ class _Fleet:
         )
         in_shards = [name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas]
         unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
-        return replace(fleet, unfinished={each.node: _target(each, fleet) for each in unfinished})
+        return replace(
+            fleet,
+            unfinished={each.node: _target(each, fleet) for each in unfinished},
+            used=self._used(rows, members, fleet) if self._refuses_use else {},
+        )
+
+    def _used(self, rows: Sequence[Operation], members: Mapping[str, ShardMember], fleet: Fleet) -> Mapping[str, str]:
+        """Return which clients call the module on a copy of the shard of each node that would unload it, as sentences."""
+        unloading = {
+            each.node
+            for each in rows
+            if each.action == Action.REMOVE and not each.rollback and fleet.loaded.get(each.node) == each.version
+        }
+        copies: dict[str, set[str]] = {}
+        for name, each in members.items():
+            copies.setdefault(each.shard, set()).add(name)
+        shards = {name: copies[members[name].shard] for name in unloading if name in members}
+        module_name = rows[0].module_name
+        found = self._facts.used(module_name, set().union(*shards.values())) if shards else {}
+        used = {name: {each: found[each] for each in sorted(shard & found.keys())} for name, shard in shards.items()}
+        return {name: in_words(module_name, calls) for name, calls in used.items() if calls}
 
     def _members(self, names: Collection[str]) -> dict[str, ShardMember]:
         """Return the members of the shards of these nodes. One query for each level of a shard."""

@@ -80,7 +80,8 @@ class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
     progress, of any rollout, or a late one. `stale`: the nodes whose newest facts are too old to act on. `silent`: those that
-    have missed more heartbeats than one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    have missed more heartbeats than one. `used`: which clients call the module that the operation of a node would unload, on a copy of its shard, as
+    sentences. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
     the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
     names none does not leave the domain of another one."""
 
@@ -90,6 +91,7 @@ class Fleet:
     busy: Collection[str] = ()
     stale: Collection[str] = ()
     silent: Collection[str] = ()
+    used: Mapping[str, str] = field(default_factory=dict)
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -119,7 +121,7 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
         text = f"the agent of {turn.node} to report the role of its server"
         return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     # The server last: the time for which a node may wait for it begins when it is the node's turn otherwise.
-    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place)
+    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place) or _used(turn, fleet)
 
 
 def together(place: Place, other: Place) -> Block | None:
@@ -212,6 +214,13 @@ def _server(turn: Turn, place: Place) -> Blocked | None:
         text = f"the server of {turn.node}: {place.not_ready_message}".rstrip(" .")
         return Blocked(node=turn.node, block=Block.SERVER, reason=place.not_ready, text=text)
     return None
+
+
+def _used(turn: Turn, fleet: Fleet) -> Blocked | None:
+    if (used := fleet.used.get(turn.node)) is None:
+        return None
+    text = f"its clients to stop. {used}".rstrip(".")
+    return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.IN_USE, text=text, is_unfit=True)
 
 
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
