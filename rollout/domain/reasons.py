@@ -45,6 +45,10 @@ WORDS: Mapping[Reason, Words] = {
         "A replica of the server does not have the module, so it would lose writes.",
         "Include the replica in the rollout: a master gets a module only after all its replicas.",
     ),
+    Reason.REPLICA_SILENT: Words(
+        "The agent of a replica of the server is silent, so it is not known if the replica still has the module.",
+        "Start the agent of the replica that the message names. If that server does not exist any more, decommission its node.",
+    ),
     Reason.MASTER_HAS_MODULE: Words(
         "The master of the server still has the module, so this replica would lose writes.",
         "Include the master in the rollout: a replica loses a module only after its master.",

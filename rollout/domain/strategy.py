@@ -100,7 +100,7 @@ class Strategy:
     #: How long a node may wait for its server, for example while it loads data, over all releases that its agent returns. Then
     #: the node is skipped. 1 to 604,800 s (7 days), default 3,600.
     ready_deadline_seconds: float = 3600.0
-    #: A label such as `zone`. Nodes in progress then have one value of this label at a time. Default none.
+    #: A label such as `zone`. Nodes in progress, of any rollout, then have one value of this label at a time. Default none.
     domain: str = ""
     #: What happens to a node that is offline when its turn comes. Default: wait.
     offline: Offline = Offline.WAIT

@@ -84,6 +84,7 @@ class Reason(StrEnum):
     UNMANAGED_REPLICA = "unmanaged_replica"
     UNMANAGED_MASTER = "unmanaged_master"
     REPLICA_LACKS_MODULE = "replica_lacks_module"
+    REPLICA_SILENT = "replica_silent"
     MASTER_HAS_MODULE = "master_has_module"
     ROLE_CHANGED = "role_changed"
     SERVER_NOT_READY = "server_not_ready"

@@ -1,18 +1,12 @@
-"""Refuses to remove a module whose commands were called lately, by the newest heartbeats."""
+"""Refuses to remove a module whose commands were called lately, by the newest heartbeats. The release looks again."""
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Sequence
 
-from eventstore import database_now
 from rollout.domain.errors import CommandsInUseError
-from rollout.domain.words import some_of
 from rollout.messages import Activation
-from rollout.models import Node, NodeFacts, ShardMember
+from rollout.models import Node, ShardMember
 from rollout.planning.observed import Observed
-
-#: Heartbeats that are older say nothing about the last 10 minutes.
-NEWEST = timedelta(minutes=10)
+from rollout.queries.use import calls_on, in_words
 
 
 def refuse_if_used(module_name: str, version: int, nodes: Sequence[Node], observed: Observed) -> None:
@@ -23,26 +17,8 @@ def refuse_if_used(module_name: str, version: int, nodes: Sequence[Node], observ
         return
     shards = set(ShardMember.objects.filter(node__in=unloading).values_list("shard", flat=True))
     copies = set(ShardMember.objects.filter(shard__in=shards).values_list("node", flat=True)) if shards else set()
-    facts = NodeFacts.objects.filter(node__in=unloading | copies, reported_at__gt=database_now() - NEWEST)
-    used = [
-        (node, module)
-        for node, server in facts.order_by("node").values_list("node", "server")
-        for module in server.get("modules", ())
-        if module["name"] == module_name and module.get("ours") and module.get("recent_calls")
-    ]
-    if used:
-        node, module = used[0]
-        clients = f" Newest clients: {', '.join(module['clients'])}." if module.get("clients") else ""
-        raise CommandsInUseError(
-            f"Commands of {module_name} were called in the last 10 minutes on {some_of([name for name, _ in used])}. "
-            f"On {node}: {_calls(module)}.{clients} "
-            'Stop these clients and retry 10 minutes later, or send "even_if_used": true.'
-        )
-
-
-def _calls(module: Mapping[str, Any]) -> str:
-    count, most = module["recent_calls"], module["most_called"]
-    return f"1 call, of {most}" if count == 1 else f"{count} calls, most of them of {most}"
+    if used := calls_on(module_name, unloading | copies):
+        raise CommandsInUseError(in_words(module_name, used))
 
 
 def _is_loaded(module_name: str, version: int, node: Node, observed: Observed) -> bool:

@@ -1,5 +1,6 @@
 """Nodes of a rollout whose servers were harmed while a wave soaked, by the newest facts of their agents."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -25,6 +26,14 @@ def harmed_nodes(row: Rollout) -> dict[str, str]:
         for node, health in rows.order_by("ordinal").values_list("node", "health")
     }
     return {node: harm for node, harm in found.items() if harm}
+
+
+def newest_restart(uid: str, wave: int) -> datetime | None:
+    """Return when a server of the wave was last restarted, of the nodes that have succeeded. One query."""
+    nodes = Operation.objects.filter(rollout=uid, wave=wave, phase=Phase.SUCCEEDED).values("node")
+    rows = NodeFacts.objects.filter(node__in=nodes).exclude(restarts=[]).values_list("restarts", flat=True)
+    newest = max((restarts[-1] for restarts in rows), default=None)
+    return None if newest is None else datetime.fromtimestamp(newest, UTC)
 
 
 def since_success(row: Operation) -> str:

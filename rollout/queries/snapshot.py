@@ -7,7 +7,7 @@ from django.db.models import Exists, Min, Q, QuerySet
 
 from rollout.domain.node.health import WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
-from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
+from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
 from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
@@ -16,6 +16,7 @@ from rollout.messages import Action, Phase, Reason
 from rollout.models import FleetFreeze, Node, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.freeze import newest_freeze
+from rollout.queries.harm import newest_restart
 from rollout.queries.lost import lost_nodes
 from rollout.queries.nodes import decommissioned_nodes
 from rollout.queries.operations import IN_PROGRESS, newer_operations
@@ -52,6 +53,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
             state.strategy,
             now,
             limit=parallel,
+            refuses_use=row.action == Action.REMOVE and not row.even_if_used,
         )
     return Snapshot(
         now=now,
@@ -77,6 +79,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         superseded=_canceled(uid, Reason.NEWER_ROLLOUT, state) if state.restoring and is_over else row.superseded,
         decommissioned=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
         canceled_by_person=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
+        restarted_at=newest_restart(uid, state.wave) if state.wave_phase == WavePhase.SOAKING else None,
         unrestored=row.unrestored,
         progressed_at=progress_clock_start(row, freeze),
         wake_at=_earlier(_next_ready_at(uid, now) if row.retries else None, found.wake_at),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain, count
+from typing import Any
 
 from django.db.models import Q, QuerySet
 
@@ -11,12 +12,15 @@ from rollout.domain.rollout.releasable import Candidate, Releasable
 from rollout.domain.rollout.turns import Fleet, Place, Turn
 from rollout.domain.strategy import Strategy
 from rollout.messages import Action, Activation, Reason
-from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, ShardMember
+from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rollout, ShardMember
+from rollout.queries.use import calls_on, in_words
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
 FRESH_INTERVALS = 1.5
 #: That of the default interval: with a shorter one, a busy control worker would never see a fresh heartbeat. Seconds.
 FRESH_SECONDS = 15.0
+#: A node whose newest heartbeat is older than so many intervals has missed more than one.
+SILENT_INTERVALS = 3.0
 #: All members of a shard have reported a failover within this time, seconds: the longest allowed silence of an online node
 #: with the default interval, and the time of a failover.
 MOVING_SECONDS = 60.0
@@ -25,6 +29,11 @@ _CHUNK = 500
 CHANGES_SERVER = (
     Q(action=Action.REMOVE) | Q(action=Action.INSTALL, activation=Activation.LOAD) | Q(undoes__isnull=False)
 )
+
+
+def in_progress(now: datetime) -> Q:
+    """Match operations that are in progress, and late ones."""
+    return Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
 
 
 class Facts:
@@ -54,12 +63,21 @@ class Facts:
         """Return the operations of the rollout on the nodes that have not ended."""
         return list(Operation.objects.filter(rollout=uid, node__in=nodes, finished_at__isnull=True))
 
+    def used(self, module_name: str, nodes: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the nodes on which clients have called the module lately: `queries.use.calls_on`."""
+        return calls_on(module_name, nodes)
+
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
         """Return the nodes on which an operation is in progress that may change the server, also a late one."""
-        in_progress = Q(deadline_at__isnull=False) | Q(may_run_until__gt=now)
-        nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress).values("node")
+        nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress(now)).values("node")
         members = ShardMember.objects.filter(node__in=nodes).only("node", "shard", "host", "former_shard", "moved_at")
         return {each.node: each for each in members}
+
+    def labels(self, now: datetime) -> set[str]:
+        """Return the labels that name the failure domains of the rollouts of these operations."""
+        uids = Operation.attempts.filter(CHANGES_SERVER, in_progress(now)).values("rollout")
+        found = Rollout.objects.filter(uid__in=uids).values_list("strategy__domain", flat=True).distinct()
+        return {each for each in found if each}
 
 
 def releasable(
@@ -70,13 +88,16 @@ def releasable(
     now: datetime,
     *,
     limit: int,
+    refuses_use: bool = False,
 ) -> Releasable:
     """Return the first `limit` of the ordered operations that may be released. Chunks are read until so many are found.
+
+    `refuses_use`: nothing is unloaded while clients call the module on a copy of the shard.
 
     `later`: returns the scheduled operations of later waves on these nodes. One of them comes earlier if a candidate has to
     wait for it, as after a failover: otherwise the candidate's wave would never end.
     """
-    found, fleet = Releasable(strategy, now, limit), _Fleet(facts, strategy, now)
+    found, fleet = Releasable(strategy, now, limit), _Fleet(facts, strategy, now, refuses_use=refuses_use)
     for chunk in chunks:
         found.look_at(*fleet.of(chunk))
         if found.is_full:
@@ -99,8 +120,8 @@ def in_chunks(candidates: QuerySet[Operation]) -> Iterator[Sequence[Operation]]:
 class _Fleet:
     """What turns depend on. What is in progress is read once."""
 
-    def __init__(self, facts: Facts, strategy: Strategy, now: datetime) -> None:
-        self._facts, self._strategy, self._now = facts, strategy, now
+    def __init__(self, facts: Facts, strategy: Strategy, now: datetime, *, refuses_use: bool) -> None:
+        self._facts, self._strategy, self._now, self._refuses_use = facts, strategy, now, refuses_use
         self._busy: Fleet | None = None
 
     def of(self, rows: Sequence[Operation]) -> tuple[list[Candidate], Fleet]:
@@ -114,14 +135,37 @@ class _Fleet:
         uid, module_name = rows[0].rollout, rows[0].module_name
         members = self._members(names)
         related = members.keys() | names
+        heard, busy = self._facts.heard(members.keys()), self._in_progress()
         fleet = replace(
-            self._in_progress(),
-            places=self._places(names & members.keys(), members),
+            busy,
+            places=self._places(names & members.keys(), members, heard, busy.busy_domains),
             loaded=self._facts.loaded(module_name, related),
+            stale={each for each in members if not _is_heard(heard.get(each), FRESH_INTERVALS, self._now)},
+            silent={each for each in members if not _is_heard(heard.get(each), SILENT_INTERVALS, self._now)},
         )
         in_shards = [name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas]
         unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
-        return replace(fleet, unfinished={each.node: _target(each, fleet) for each in unfinished})
+        return replace(
+            fleet,
+            unfinished={each.node: _target(each, fleet) for each in unfinished},
+            used=self._used(rows, members, fleet) if self._refuses_use else {},
+        )
+
+    def _used(self, rows: Sequence[Operation], members: Mapping[str, ShardMember], fleet: Fleet) -> Mapping[str, str]:
+        """Return which clients call the module on a copy of the shard of each node that would unload it, as sentences."""
+        unloading = {
+            each.node
+            for each in rows
+            if each.action == Action.REMOVE and not each.rollback and fleet.loaded.get(each.node) == each.version
+        }
+        copies: dict[str, set[str]] = {}
+        for name, each in members.items():
+            copies.setdefault(each.shard, set()).add(name)
+        shards = {name: copies[members[name].shard] for name in unloading if name in members}
+        module_name = rows[0].module_name
+        found = self._facts.used(module_name, set().union(*shards.values())) if shards else {}
+        used = {name: {each: found[each] for each in sorted(shard & found.keys())} for name, shard in shards.items()}
+        return {name: in_words(module_name, calls) for name, calls in used.items() if calls}
 
     def _members(self, names: Collection[str]) -> dict[str, ShardMember]:
         """Return the members of the shards of these nodes. One query for each level of a shard."""
@@ -136,10 +180,20 @@ class _Fleet:
             seen |= new
         return members
 
-    def _places(self, names: Collection[str], members: Mapping[str, ShardMember]) -> dict[str, Place]:
-        heard, domains = self._facts.heard(names), self._domains(names)
+    def _places(
+        self,
+        names: Collection[str],
+        members: Mapping[str, ShardMember],
+        heard: Mapping[str, Liveness],
+        labels: Collection[str],
+    ) -> dict[str, Place]:
+        domains = {label: self._facts.domains(names, label) for label in labels}
         return {
-            name: _place(members[name], members, domains.get(name, ""), heard.get(name), self._now) for name in names
+            name: replace(
+                _place(members[name], members, heard.get(name), self._now),
+                domains={label: value.get(name, "") for label, value in domains.items()},
+            )
+            for name in names
         }
 
     def _in_progress(self) -> Fleet:
@@ -152,13 +206,15 @@ class _Fleet:
                 for shard in (member.shard, _former_shard(member, self._now)):
                     shards.setdefault(shard, set()).add(node)
                 hosts.setdefault(member.host, set()).add(node)
-            domains = set(self._domains(members.keys()).values())
+            labels = {self._strategy.domain} - {""} | (self._facts.labels(self._now) if members else set())
+            domains = {label: self._values(label, members.keys()) for label in sorted(labels)}
             self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains, busy=members.keys())
         return self._busy
 
-    def _domains(self, nodes: Collection[str]) -> Mapping[str, str]:
-        """Return the failure domain of each node; no query if the strategy names none."""
-        return self._facts.domains(nodes, self._strategy.domain) if self._strategy.domain else {}
+    def _values(self, label: str, nodes: Collection[str]) -> set[str]:
+        """Return the failure domains of the nodes. Those without the label are one of their own, as far as is known."""
+        found = self._facts.domains(nodes, label) if nodes else {}
+        return {found.get(each, "") for each in nodes}
 
 
 def changes_server(row: Operation) -> bool:
@@ -258,19 +314,26 @@ def _former_shard(member: ShardMember, now: datetime) -> str:
     return member.former_shard if is_new else ""
 
 
-def _place(
-    member: ShardMember, members: Mapping[str, ShardMember], domain: str, heard: Liveness | None, now: datetime
-) -> Place:
-    interval = max(FRESH_INTERVALS * heard.interval_seconds, FRESH_SECONDS) if heard else 0.0
-    # Agents of an older release send no facts.
-    heard_at = (heard.facts_at or heard.last_seen) if heard else None
+def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liveness | None, now: datetime) -> Place:
     return replace(
         place_in_shard(member.node, members),
         former_shard=_former_shard(member, now),
         host=member.host,
-        domain=domain,
-        heard_at=heard_at,
-        is_fresh=heard_at is not None and heard_at + timedelta(seconds=interval) >= now,
+        heard_at=_heard_at(heard),
+        is_fresh=_is_heard(heard, FRESH_INTERVALS, now),
         not_ready=Reason(member.not_ready) if member.not_ready else None,
         not_ready_message=member.not_ready_message,
     )
+
+
+def _heard_at(heard: Liveness | None) -> datetime | None:
+    """Return when the node has last sent facts. Agents of an older release send none."""
+    return None if heard is None else heard.facts_at or heard.last_seen
+
+
+def _is_heard(heard: Liveness | None, intervals: float, now: datetime) -> bool:
+    """Return True if the node has sent facts within so many of its intervals."""
+    at = _heard_at(heard)
+    if heard is None or at is None:
+        return False
+    return at + timedelta(seconds=max(intervals * heard.interval_seconds, FRESH_SECONDS)) >= now

@@ -97,12 +97,15 @@ class FactsInMemory(Facts):
         return [each for each in self._rows.of(uid) if each.node in nodes and each.finished_at is None]
 
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
-        nodes = {
-            each.node
-            for each in (*self._rows.operations.values(), *self._rows.former)
-            if (each.deadline_at or (each.may_run_until and each.may_run_until > now)) and changes_server(each)
-        }
-        return self.members(nodes)
+        return self.members({each.node for each in self._in_progress(now)})
+
+    def labels(self, now: datetime) -> set[str]:
+        return {self._rows.rollouts[each.rollout].strategy["domain"] for each in self._in_progress(now)} - {""}
+
+    def _in_progress(self, now: datetime) -> Iterator[Operation]:
+        for each in (*self._rows.operations.values(), *self._rows.former):
+            if (each.deadline_at or (each.may_run_until and each.may_run_until > now)) and changes_server(each):
+                yield each
 
 
 class PlanFacts(ShardFacts):

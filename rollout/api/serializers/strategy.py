@@ -133,7 +133,7 @@ class StrategySerializer(StrictSerializer):
         required=False,
         allow_blank=True,
         max_length=128,
-        help_text="A label such as `zone`: nodes in progress have one value of it at a time",
+        help_text="A label such as `zone`: nodes in progress, of any rollout, have one value of it at a time",
     )
     retries = RetriesSerializer(required=False)
     offline = serializers.ChoiceField(

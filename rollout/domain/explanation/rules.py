@@ -61,11 +61,11 @@ RULES: Mapping[Rule, str] = {
         "At least {kept} of {nodes} nodes stay online, without an operation in progress and without a failure: "
         "min_healthy is {strategy.min_healthy}."
     ),
-    Rule.DOMAIN: "Nodes in progress have one value of the label {strategy.domain} at a time.",
+    Rule.DOMAIN: "Nodes in progress, of any rollout, have one value at a time of each label that one of these rollouts names as its domain.",
     Rule.SHARD_ORDER: "A module is loaded on the replicas before their master, and leaves the master first.",
     Rule.SHARD_BUSY: "Two copies of a shard are never changed at the same time.",
     Rule.HOST_BUSY: "Two nodes on one host are never changed at the same time.",
-    Rule.HEARTBEAT: "A server is changed only while its newest heartbeat is recent.",
+    Rule.HEARTBEAT: "A server is changed only while its newest heartbeat is recent, and gets a module only while those of its replicas are.",
     Rule.SERVER: "A server is changed only while it is ready, and no server outside of the fleet would lose data by that. A "
     "node waits at most ready_deadline_seconds, {strategy.ready_deadline_seconds:g} s. Then it is skipped.",
     Rule.NODE_DEADLINE: "A node that was released has to answer within node_deadline_seconds, "
@@ -109,6 +109,7 @@ RULE_OF_REASON: Mapping[Reason, Rule] = {
     Reason.SERVER_NOT_READY: Rule.SERVER,
     Reason.BACKUP_RUNNING: Rule.SERVER,
     Reason.REPLICA_LACKS_MODULE: Rule.SHARD_ORDER,
+    Reason.REPLICA_SILENT: Rule.HEARTBEAT,
     Reason.MASTER_HAS_MODULE: Rule.SHARD_ORDER,
     Reason.MANUAL: Rule.MANUAL,
     Reason.ERROR_THRESHOLD: Rule.MAX_FAILURES,

@@ -117,6 +117,8 @@ class Releasable:
         self._show(block)
         if block.reason is not None:
             self._note_reason(candidate, block, block.reason)
+            if block.block == Block.HEARTBEAT:  # which changes no place, so it wakes no rollout
+                self._wake(self.now + timedelta(seconds=POLL_SECONDS))
             return
         self._keep_waiting(candidate)
         self.is_waiting |= block.block in BUSY or block.until is not None

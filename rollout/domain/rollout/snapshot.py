@@ -61,7 +61,8 @@ class Snapshot:
 
     `behind`: scheduled nodes whose older operation has not ended, if no node is ready or in progress.
 
-    `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
+    `restarted_at`: when a server of the open wave was last restarted, as far as its agent has reported it; only while the wave
+    soaks. `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.
     """
 
@@ -84,6 +85,7 @@ class Snapshot:
     superseded: int = 0
     decommissioned: int = 0
     canceled_by_person: int = 0
+    restarted_at: datetime | None = None
     unrestored: int = 0
     progressed_at: datetime | None = None
     wake_at: datetime | None = None

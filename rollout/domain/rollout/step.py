@@ -132,7 +132,8 @@ def _waits(snapshot: Snapshot, uid: str, module_name: str) -> list[PlacementComm
             rollout=uid,
             node=each.node,
             module_name=module_name,
-            phase=Phase.SKIPPED,
+            # A person has to decide, as when the agent finds it.
+            phase=Phase.FAILED if each.reason == Reason.IN_USE else Phase.SKIPPED,
             reason=each.reason,
             message=each.message,
         )

@@ -38,8 +38,9 @@ class Place:
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
     or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `claimants`: nodes that say that they are one of these, but are not matched.
-    `former_shard`: the one before, if the shard has just changed. `host` and `domain` are empty if not known. `heard_at`: its
-    newest heartbeat with facts. `is_fresh`: that is recent enough to act on.
+    `former_shard`: the one before, if the shard has just changed. `host` is empty if not known. `domains`: its failure domain
+    by label, empty if it does not have the label. `heard_at`: its newest heartbeat with facts. `is_fresh`: that is recent
+    enough to act on.
     """
 
     shard: str
@@ -51,7 +52,7 @@ class Place:
     unmanaged_master: str = ""
     claimants: tuple[str, ...] = ()
     host: str = ""
-    domain: str = ""
+    domains: Mapping[str, str] = field(default_factory=dict)
     heard_at: datetime | None = None
     is_fresh: bool = False
     not_ready: Reason | None = None
@@ -79,16 +80,22 @@ class Turn:
 class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
-    progress, of any rollout, or a late one. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
-    the failure domains with one."""
+    progress, of any rollout, or a late one. `stale`: the nodes whose newest facts are too old to act on. `silent`: those that
+    have missed more heartbeats than one. `used`: which clients call the module that the operation of a node would unload, on a copy of its shard, as
+    sentences. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
+    names none does not leave the domain of another one."""
 
     places: Mapping[str, Place] = field(default_factory=dict)
     loaded: Mapping[str, int] = field(default_factory=dict)
     unfinished: Mapping[str, int | None] = field(default_factory=dict)
     busy: Collection[str] = ()
+    stale: Collection[str] = ()
+    silent: Collection[str] = ()
+    used: Mapping[str, str] = field(default_factory=dict)
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
-    busy_domains: Collection[str] = ()
+    busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +122,7 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
         text = f"the agent of {turn.node} to report the role of its server"
         return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     # The server last: the time for which a node may wait for it begins when it is the node's turn otherwise.
-    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place)
+    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place) or _used(turn, fleet)
 
 
 def together(place: Place, other: Place) -> Block | None:
@@ -124,7 +131,7 @@ def together(place: Place, other: Place) -> Block | None:
         return Block.SHARD_BUSY
     if place.host and place.host == other.host:
         return Block.HOST_BUSY
-    return Block.DOMAIN_BUSY if place.domain != other.domain else None
+    return Block.DOMAIN_BUSY if place.domains != other.domains else None
 
 
 def master_goes_first(turn: Turn, loaded: Mapping[str, int]) -> bool:
@@ -164,6 +171,11 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if lacking:
         return _lacks_module(turn, lacking)
+    if stale := [each for each in place.below if each in fleet.stale]:
+        # It may have been restarted without the module. One late heartbeat is not worth an event.
+        reason = Reason.REPLICA_SILENT if any(each in fleet.silent for each in stale) else None
+        text = f"the next heartbeat of {some_of(stale)}, which copies {node}"
+        return Blocked(node=node, block=Block.HEARTBEAT, reason=reason, text=text)
     if place.unmanaged:
         text = f"{some_of([*map(shown, place.unmanaged)])}, which copies {node} and is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_REPLICA, text=text)
@@ -211,6 +223,13 @@ def _server(turn: Turn, place: Place) -> Blocked | None:
     return None
 
 
+def _used(turn: Turn, fleet: Fleet) -> Blocked | None:
+    if (used := fleet.used.get(turn.node)) is None:
+        return None
+    text = f"its clients to stop. {used}".rstrip(".")
+    return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.IN_USE, text=text, is_unfit=True)
+
+
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     copies = chain.from_iterable(fleet.busy_shards.get(each, ()) for each in place.shards)
     if busy := sorted(set(copies) - {turn.node}):
@@ -219,7 +238,9 @@ def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
         text = f"the operation on {some_of(busy)}, which is on its host"
         return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
-    if busy := sorted(set(fleet.busy_domains) - {place.domain}):
-        text = f"the operations in {some_of(busy)}, another failure domain"
-        return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
+    for label, values in fleet.busy_domains.items():
+        if busy := sorted(set(values) - {place.domains.get(label, "")}):
+            named = [f"{label} {each}" if each else f"no {label}" for each in busy]
+            text = f"the operations in {some_of(named)}, another failure domain"
+            return Blocked(node=turn.node, block=Block.DOMAIN_BUSY, text=text)
     return None

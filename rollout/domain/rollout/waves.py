@@ -42,6 +42,10 @@ def _close_wave(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
     if state.wave_phase == WavePhase.RUNNING and seconds and not is_nothing_to_watch(snapshot):
         until = snapshot.now + timedelta(seconds=seconds)
         return [WaveSoaking(rollout=state.uid, wave=state.wave, until=until)]
+    if state.wave_phase == WavePhase.SOAKING and state.soak_until is not None and snapshot.restarted_at is not None:
+        until = snapshot.restarted_at + timedelta(seconds=seconds)
+        if until > state.soak_until:  # a restart during the soak: it begins again
+            return [WaveSoaking(rollout=state.uid, wave=state.wave, until=until)]
     blocker = blocked_by(state, snapshot)
     if blocker == Blocker.SOAK or (blocker == Blocker.GATE and not snapshot.has_ended):
         return []

@@ -15,9 +15,24 @@ from rollout.messages import Phase
 from rollout.models import Operation
 from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance
-from rollout.services.nodes import decommission_node
+from rollout.services.nodes import decommission_node, label_node
+from tests import recorded_shards
 from tests.plugins.databases import at_once
-from tests.recorded_fleet import differences, fleet, heartbeat_of, know, node, phases, report_of, rollout, start
+from tests.recorded_fleet import (
+    differences,
+    fleet,
+    heartbeat_of,
+    join,
+    know,
+    node,
+    phases,
+    report_of,
+    rollout,
+    say,
+    start,
+    upload,
+)
+from tests.recorded_shards import beat, master_of, replica_of
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
@@ -138,4 +153,45 @@ def test_a_node_that_leaves_while_a_rollout_starts_holds_nobody_up():
         advance(uid)
         ingestion.record_reports([report_of(uid, "b")])
         assert rollout(uid).phase in {"succeeded", "completed_with_failures"}
+    assert differences() == {}
+
+
+SHARD = {
+    "n1": master_of("a:2", "a:4", addresses=("a:1",)),
+    "n2": replica_of("a:1", addresses=("a:2",)),
+    "n4": replica_of("a:1", addresses=("a:4",)),
+}
+
+
+def one_shard():
+    recorded_shards.say(*(beat(name, state) for name, state in SHARD.items()))
+
+
+def one_host():
+    recorded_shards.say(*(beat(name, host="h") for name in SHARD))
+
+
+def two_zones():
+    for name in SHARD:
+        label_node(name, {"zone": name})
+
+
+@pytest.mark.parametrize("related", [one_shard, one_host, two_zones])
+def test_of_two_relays_that_have_both_decided_one_releases(race, related):
+    """Two rollouts of two modules, on two nodes that are never changed together. Only the first rollout names its domain."""
+    upload()
+    upload("other")
+    join(*SHARD)
+    related()
+    domain = {"domain": "zone"} if related is two_zones else {}
+    for _ in range(5):
+        first = start(nodes=("n2",), released=False, careful={"canary": 0, **domain})
+        second = start(nodes=("n4",), module_name="other", released=False, careful={"canary": 0})
+        race(lambda uid=first: advance(uid), lambda uid=second: advance(uid))
+        for _ in range(2):
+            advance(first)
+            advance(second)
+            (queued,) = Operation.objects.filter(phase=Phase.QUEUED)
+            say(queued.rollout, queued.node)
+        assert {rollout(first).phase, rollout(second).phase} == {"succeeded"}
     assert differences() == {}

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,12 +14,24 @@ from eventstore import database_now
 from rollout.delivery import ingestion
 from rollout.messages import Phase, Reason, ServerHealth, ServerState, ServerStatistics
 from rollout.models import NodeFacts
+from rollout.process import advance as advance_module
 from rollout.process.advance import advance
 from rollout.process.timeouts import end_overdue_operations
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.queries.harm import harmed_nodes
-from rollout.services.rollouts import resume_rollout
-from tests.recorded_fleet import fleet, heartbeat_of, installed, operation, overdue, rollout, say, start
+from rollout.services.rollouts import pause_rollout, resume_rollout
+from tests.recorded_fleet import (
+    differences,
+    fleet,
+    grew,
+    heartbeat_of,
+    installed,
+    operation,
+    overdue,
+    rollout,
+    say,
+    start,
+)
 from ui.cells import page_url
 
 pytestmark = pytest.mark.django_db
@@ -166,6 +178,51 @@ def test_a_server_that_is_not_harmed(facts):
     advance(uid)
     assert rollout(uid).phase == "running"
     assert harmed_nodes(rollout(uid)) == {}
+
+
+def soak_of(uid):
+    wave = rollout(uid).waves[0]
+    return wave["phase"], datetime.fromisoformat(wave["soak_until"])
+
+
+def test_after_a_restart_the_soak_begins_again_and_nothing_is_removed():
+    uid = soaking(2)
+    beat("n0001", run_id="b", unexpected_error_replies=0)
+    before = database_now()
+    assert grew(lambda: advance(uid)) == 1
+    phase, until = soak_of(uid)
+    assert phase == "soaking"
+    assert abs((until - before).total_seconds() - 600) < 5
+    assert grew(lambda: advance(uid)) == 0
+    assert operation(uid, "n0001").phase == "succeeded"
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_restart_at_the_end_of_the_soak(monkeypatch, is_paused):
+    """It was not looked at in between, as while the rollout was paused."""
+    uid = soaking()
+    _, until = soak_of(uid)
+    restarted = until - timedelta(seconds=1)
+    NodeFacts.objects.update(restarts=[restarted.timestamp()])
+    if is_paused:
+        pause_rollout(uid)
+    monkeypatch.setattr(advance_module, "database_now", lambda: until + timedelta(seconds=2))
+    if is_paused:
+        advance(uid)
+        resume_rollout(uid)
+    advance(uid)
+    assert soak_of(uid) == ("soaking", restarted + timedelta(seconds=600))
+    monkeypatch.setattr(advance_module, "database_now", lambda: restarted + timedelta(seconds=601))
+    advance(uid)
+    assert rollout(uid).phase == "succeeded"
+
+
+def test_a_restart_before_the_soak_counts_for_nothing():
+    uid = soaking()
+    _, until = soak_of(uid)
+    NodeFacts.objects.update(restarts=[(until - timedelta(seconds=601)).timestamp()])
+    assert grew(lambda: advance(uid)) == 0
 
 
 def test_two_restarts_within_a_minute_are_a_crash():

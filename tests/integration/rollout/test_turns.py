@@ -17,7 +17,7 @@ from rollout.process.offline_nodes import declare_silent_nodes_offline
 from rollout.process.timeouts import end_overdue_operations
 from rollout.queries.explanations import of_node, of_rollout
 from rollout.services.ignored_replicas import ignore_replica
-from rollout.services.nodes import decommission_node, label_node
+from rollout.services.nodes import decommission_node
 from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import (
     differences,
@@ -265,19 +265,6 @@ def test_two_nodes_of_one_host_are_not_changed_at_the_same_time():
     assert phases(uid)["n2"] == "queued"
 
 
-def test_one_failure_domain_at_a_time():
-    upload()
-    join("n1", "n2", "n3")
-    for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "a")):
-        label_node(name, {"zone": zone})
-    uid = start(careful=ALL_AT_ONCE | {"domain": "zone"})
-    assert phases(uid) == {"n1": "queued", "n2": "scheduled", "n3": "queued"}
-    answer(uid, "n1", inventory=inventory(installed()))
-    assert phases(uid)["n2"] == "scheduled"
-    answer(uid, "n3", inventory=inventory(installed()))
-    assert phases(uid)["n2"] == "queued"
-
-
 def test_a_server_that_loads_is_waited_for_and_no_deadline_runs():
     upload()
     join("n1")
@@ -317,6 +304,54 @@ def test_an_old_heartbeat_is_not_acted_on():
     Liveness.objects.update(facts_at=database_now() - timedelta(seconds=20))
     advance(uid)
     assert phases(uid) == {"n1": "queued"}
+
+
+def has_module_but(silent):
+    """All replicas have the module, and only the master's turn is left; the facts of one replica are old."""
+    shard()
+    for name in ("n2", "n3", "n4"):
+        say(beat(name, STATES[name], modules=[installed()]))
+    Liveness.objects.filter(node=silent).update(facts_at=database_now() - timedelta(seconds=300))
+
+
+@pytest.mark.parametrize("silent", ["n2", "n4"])
+def test_a_master_waits_for_a_heartbeat_of_each_replica(silent):
+    """It may have been restarted without the module since."""
+    has_module_but(silent)
+    uid = start(nodes=("n1",), careful=ALL_AT_ONCE)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("scheduled", "replica_silent")
+    for why in (of_node(uid, "n1"), of_rollout(uid)):
+        assert f"the next heartbeat of {silent}, which copies n1" in why.document["summary"]
+    say(beat(silent, STATES[silent], modules=[installed()]))
+    advance(uid)
+    assert (phases(uid), operation(uid, "n1").reason) == ({"n1": "queued"}, "")
+
+
+def test_a_replica_that_missed_one_heartbeat_is_not_recorded():
+    has_module_but("n4")
+    Liveness.objects.filter(node="n4").update(facts_at=database_now() - timedelta(seconds=50))
+    uid = start(nodes=("n1",), careful=ALL_AT_ONCE)
+    assert (operation(uid, "n1").phase, operation(uid, "n1").reason) == ("scheduled", "")
+    assert of_node(uid, "n1").document["rule"]["id"] == "heartbeat"
+
+
+@pytest.mark.parametrize("offline", ["wait", "skip"])
+def test_a_master_whose_replica_stays_offline_is_skipped(offline):
+    has_module_but("n4")
+    silence("n4")
+    declare_silent_nodes_offline()
+    uid = start(nodes=("n1", "n4"), careful=ALL_AT_ONCE | {"ready_deadline_seconds": 60.0, "offline": offline})
+    advance(uid)
+    advance(uid)
+    passes(uid, 3600)
+    advance(uid)
+    assert (rollout(uid).phase, operation(uid, "n1").reason) == ("running", "replica_silent")
+    Operation.objects.filter(node="n1").update(waiting_since=database_now() - timedelta(seconds=61))
+    advance(uid)
+    row = operation(uid, "n1")
+    assert (row.phase, row.reason) == ("skipped", "replica_silent")
+    assert "the next heartbeat of n4, which copies n1" in row.message
 
 
 # --- Operations that agents return ------------------------------------------------------------------------------------

@@ -3,32 +3,44 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import msgspec
 import pytest
 from django.db.models import OuterRef, Subquery
 from django.test import Client
 
 from eventstore import database_now
-from rollout.delivery import ingestion
 from rollout.delivery.commands import commands_of
 from rollout.messages import Action, Phase, ServerModule
 from rollout.models import Liveness, NodeFacts, Operation, ShardMember
+from rollout.process.advance import advance
+from rollout.queries.explanations import of_node
 from rollout.services.rollback import roll_back_rollout
-from rollout.services.rollouts import retry_rollout
-from tests.recorded_fleet import ALONE, fleet, heartbeat_of, installed, inventory, rollout, say, start
+from rollout.services.rollouts import promote_rollout, resume_rollout, retry_rollout
+from tests import recorded_shards
+from tests.recorded_fleet import (
+    ALONE,
+    differences,
+    fleet,
+    installed,
+    inventory,
+    phases,
+    rollout,
+    say,
+    start,
+)
 from tests.recorded_modules import module_object
+from tests.recorded_shards import master_of, replica_of
 
 A, B = "n0000", "n0001"
 REMOVAL = {"action": "remove", "module_name": "greet", "version": 1}
 pytestmark = pytest.mark.django_db
 
 
-def beat(name, calls=0, *, loaded=True, ours=True):
+def beat(name, calls=0, *, loaded=True, ours=True, state=ALONE):
     module = ServerModule(
         name="greet", version=1, ours=ours, recent_calls=calls, most_called="greet.hello", clients=("shop",)
     )
-    facts = msgspec.to_builtins(replace(ALONE, run_id="a", modules=(module,)))
-    ingestion.record_heartbeats([heartbeat_of(name, modules=[installed(loaded=loaded)]) | {"facts": facts}])
+    facts = replace(state, run_id="a", modules=(module,))
+    recorded_shards.say(recorded_shards.beat(name, facts, modules=[installed(loaded=loaded)]))
 
 
 @pytest.fixture
@@ -142,6 +154,62 @@ def test_the_document_shows_it(nodes, admin):
     for is_given in (True, False):
         uid = start(action=Action.REMOVE, nodes=(A if is_given else B,), even_if_used=is_given)
         assert admin.get(f"/v2/rollouts/{uid}").json()["even_if_used"] is is_given
+
+
+COPIES = {A: master_of("a:2", addresses=("a:1",)), B: replica_of("a:1", addresses=("a:2",))}
+
+
+def gated_removal(**more):
+    """The uid of a removal that stands at its gate. The shard of A and B is in the wave after it."""
+    fleet(3)
+    for name, state in COPIES.items():
+        beat(name, state=state)
+    beat("n0002")
+    careful = {"canary": 1, "gate": "manual", "max_parallel": "100%"}
+    uid = start(action=Action.REMOVE, careful=careful, nodes=("n0002", B, A), **more)
+    say(uid, "n0002", inventory=inventory())
+    advance(uid)
+    assert phases(uid) == {"n0002": "succeeded", A: "scheduled", B: "scheduled"}
+    return uid
+
+
+def test_calls_on_a_copy_after_the_plan(db):
+    uid = gated_removal()
+    beat(B, 3, state=COPIES[B])
+    promote_rollout(uid)
+    advance(uid)
+    row = Operation.objects.get(rollout=uid, node=A)
+    assert (row.phase, row.reason, row.releases) == ("failed", "in_use", 0)
+    assert (
+        f"in the last 10 minutes on {B}. On {B}: 3 calls, most of them of greet.hello. Newest clients: shop."
+        in row.message
+    )
+    assert "in_use: The module's commands were called" in of_node(uid, A).document["summary"]
+    assert (rollout(uid).phase, phases(uid)[B]) == ("paused", "scheduled")
+    resume_rollout(uid)
+    advance(uid)
+    assert (phases(uid)[B], Operation.objects.filter(releases__gt=0).count()) == ("skipped", 1)
+    assert differences() == {}
+
+
+def test_a_person_repeats_it_after_the_calls(db):
+    uid = gated_removal()
+    beat(B, 3, state=COPIES[B])
+    promote_rollout(uid)
+    advance(uid)
+    beat(B, state=COPIES[B])
+    retry_rollout(uid)
+    resume_rollout(uid)
+    advance(uid)
+    assert phases(uid)[A] == "queued"
+
+
+def test_calls_after_the_plan_of_a_module_that_may_be_used(db):
+    uid = gated_removal(even_if_used=True)
+    beat(B, 3, state=COPIES[B])
+    promote_rollout(uid)
+    advance(uid)
+    assert phases(uid)[A] == "queued"
 
 
 @pytest.mark.parametrize("route", ["/v1/modules", "/v2/modules"])

@@ -137,15 +137,15 @@ def test_a_server_that_is_not_ready(reason):
 
 
 def test_one_copy_of_a_shard_one_node_of_a_host_and_one_domain_at_a_time():
-    here = replace(ALONE, host="h", domain="z1")
+    here = replace(ALONE, host="h", domains={"zone": "z1"})
     places = {"a": here}
     assert why("r2", fleet(busy_shards={"m": {"r2", "s1"}})) == (Block.SHARD_BUSY, None)
     assert why("r2", fleet(busy_shards={"m": {"r2"}})) is None  # another module on the same node
     assert why("a", fleet(places=places, busy_hosts={"h": {"b"}})) == (Block.HOST_BUSY, None)
     assert why("a", fleet(places=places, busy_hosts={"": {"b"}, "other": {"c"}})) is None
-    assert why("a", fleet(places=places, busy_domains={"z2"})) == (Block.DOMAIN_BUSY, None)
-    assert why("a", fleet(places=places, busy_domains={"z1", "z2"})) == (Block.DOMAIN_BUSY, None)
-    assert why("a", fleet(places=places, busy_domains={"z1"})) is None
+    assert why("a", fleet(places=places, busy_domains={"zone": {"z2"}})) == (Block.DOMAIN_BUSY, None)
+    assert why("a", fleet(places=places, busy_domains={"zone": {"z1", "z2"}})) == (Block.DOMAIN_BUSY, None)
+    assert why("a", fleet(places=places, busy_domains={"zone": {"z1"}})) is None
 
 
 # --- What is ready, and what waits
