@@ -286,6 +286,8 @@ class Writer:
     def __init__(self, machine: Machine) -> None:
         self.done = 0
         self.refused: list[str] = []
+        #: True if nothing was done after the first refusal.
+        self.is_refused_to_the_end = True
         self._machine = machine
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._write)
@@ -306,6 +308,7 @@ class Writer:
                 try:
                     client.execute_command("WRITES.SET", f"k{self.done}", self.done)
                     self.done += 1
+                    self.is_refused_to_the_end = not self.refused
                 except redis.RedisError as error:
                     if self.done:
                         self.refused.append(str(error))

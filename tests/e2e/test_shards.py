@@ -134,29 +134,35 @@ def _digest(machine: Machine) -> str:
 
 def _writes_during_install_upgrade_and_removal(shard: Shard) -> None:
     a, b, c, d = shard.machines
+    run_ids = [each.run_id for each in shard.machines]  # a restart would set the counts of errors to 0
     errors = [each.unexpected_error_replies for each in (b, c, d)]
     with Writer(a) as writer:
         first = shard.carry_out("install", "writes", 1)
         writer.wait_for_more()
         second = shard.carry_out("install", "writes", 2)
         writer.wait_for_more()
-    assert writer.refused == []
-    assert [each.loaded() for each in shard.machines] == [[("writes", 2)]] * 4
+        assert [each.loaded() for each in shard.machines] == [[("writes", 2)]] * 4
+        body = shard.body("remove", "writes", 2)
+        assert shard.fleet.post(ROLLOUTS, body, status=409)["error_code"] == "in_use"
+        assert writer.refused == []
+        third = shard.carry_out("remove", "writes", 2, even_if_used=True)
+        wait_for(lambda: writer.refused)
+    assert all("unknown command" in each for each in writer.refused)
+    assert writer.is_refused_to_the_end
     for uid in (first, second):
         turns = shard.turns(uid)
         assert sorted(turns) == shard.names
         assert turns[-1] == a.name
         assert turns.index(d.name) < turns.index(b.name)
-    body = shard.body("remove", "writes", 2)
-    assert shard.fleet.post(ROLLOUTS, body, status=409)["error_code"] == "in_use"
-    uid = shard.carry_out("remove", "writes", 2, even_if_used=True)
-    turns = shard.turns(uid)
+    turns = shard.turns(third)
+    assert sorted(turns) == shard.names
     assert turns[0] == a.name
     assert turns.index(b.name) < turns.index(d.name)
     wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
     assert a.call("DBSIZE") >= writer.done
     assert {each.call("DEBUG", "DIGEST") for each in (b, c, d)} == {a.call("DEBUG", "DIGEST")}
     assert [each.unexpected_error_replies for each in (b, c, d)] == errors
+    assert [each.run_id for each in shard.machines] == run_ids
 
 
 def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it(shard, folder):
