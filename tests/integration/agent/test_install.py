@@ -14,6 +14,8 @@ from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Phase, Reason, content_digest
 
 FILES = {"activation": Activation.FILES}
+#: The module reaches the live server without a trial in a scratch server.
+UNTRIED = pytest.mark.parametrize("scratch", ["off"])
 
 
 def test_it_works(site, built):
@@ -206,6 +208,7 @@ def test_a_slow_download_ends_at_the_deadline(site, built):
     assert site.left() == []
 
 
+@UNTRIED
 def test_a_refused_load_leaves_the_node_as_it_was(site, built):
     report = site.install(built("refuses"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.LOAD_FAILED)
@@ -213,6 +216,7 @@ def test_a_refused_load_leaves_the_node_as_it_was(site, built):
     assert (site.left(), site.include(), site.server.loaded()) == ([], [], set())
 
 
+@UNTRIED
 def test_a_refused_upgrade_keeps_the_former_version(site, built, repack):
     greet = built("greet")
     site.install(greet)
@@ -223,6 +227,7 @@ def test_a_refused_upgrade_keeps_the_former_version(site, built, repack):
     assert [each.version for each in report.inventory.modules] == [10000]
 
 
+@UNTRIED
 def test_a_refused_rebuild_keeps_the_former_content(site, built, repack):
     greet = built("greet")
     site.install(greet)
@@ -233,6 +238,7 @@ def test_a_refused_rebuild_keeps_the_former_content(site, built, repack):
     assert site.left() == ["greet", "greet/10000", "greet/10000/greet.so", "greet/10000/module.json"]
 
 
+@UNTRIED
 def test_files_that_were_there_stay_after_a_refused_load(site, built):
     site.install(built("refuses"), **FILES)
     assert site.install(built("refuses")).reason is Reason.LOAD_FAILED
@@ -305,7 +311,7 @@ def test_a_server_that_is_away_is_told(site, built):
     assert site.install(built("greet"), **FILES).phase is Phase.SUCCEEDED
 
 
-@pytest.mark.parametrize("scratch", ["off"])
+@UNTRIED
 def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch):
     monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     report = site.install(built("crashes"))
@@ -314,7 +320,7 @@ def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch
     site.server.restart()
 
 
-@pytest.mark.parametrize("scratch", ["off"])
+@UNTRIED
 def test_the_former_version_is_back_when_the_server_is(site, built, repack):
     greet = built("greet")
     site.install(greet)
