@@ -293,6 +293,19 @@ def test_a_foreign_module_is_not_touched(site, built, tmp_path):
     assert (site.left(), site.shelf.asked, site.server.loaded()) == ([], [], {("greet", 10000)})
 
 
+@pytest.mark.parametrize("is_newer", [False, True])
+@pytest.mark.parametrize("action", Action)
+def test_a_module_of_the_server_itself_is_not_touched(site, built, action, is_newer):
+    """Valkey has `lua` built in."""
+    before = site.server.call("MODULE LIST")
+    (version,) = [each["ver"] for each in before if each["name"] == "lua"]
+    report = site.run(site.command(replace(built("greet"), name="lua", version=version + is_newer), action))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
+    assert (site.left(), site.include(), site.shelf.asked) == ([], [], [])
+    assert site.server.call("MODULE LIST") == before
+    assert "cmdstat_module|unload" not in site.server.call("INFO", "commandstats")
+
+
 def test_a_disabled_module_command_says_how_to_enable_it(site, built):
     site.server.modules = "no"
     site.server.restart()
