@@ -83,8 +83,9 @@ class Machine:
                 f"replica-announce-ip {ADDRESS}",
                 f"replica-announce-port {self.port}",
                 "save 3600 1",
-                f"include {self.modules}/*.conf",
             ]
+            if self.settings.get("MODFLEET_PERSISTENCE", "include") == "include":
+                lines.append(f"include {self.modules}/*.conf")
             self.file.write_text("".join(f"{line}\n" for line in lines))
         self._stopping.clear()
         self.process = self._spawn()
