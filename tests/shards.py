@@ -83,8 +83,9 @@ class Machine:
                 f"replica-announce-ip {ADDRESS}",
                 f"replica-announce-port {self.port}",
                 "save 3600 1",
-                f"include {self.modules}/*.conf",
             ]
+            if self.settings.get("MODFLEET_PERSISTENCE", "include") == "include":
+                lines.append(f"include {self.modules}/*.conf")
             self.file.write_text("".join(f"{line}\n" for line in lines))
         self._stopping.clear()
         self.process = self._spawn()
@@ -286,6 +287,8 @@ class Writer:
     def __init__(self, machine: Machine) -> None:
         self.done = 0
         self.refused: list[str] = []
+        #: True if nothing was done after the first refusal.
+        self.is_refused_to_the_end = True
         self._machine = machine
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._write)
@@ -306,6 +309,7 @@ class Writer:
                 try:
                     client.execute_command("WRITES.SET", f"k{self.done}", self.done)
                     self.done += 1
+                    self.is_refused_to_the_end = not self.refused
                 except redis.RedisError as error:
                     if self.done:
                         self.refused.append(str(error))

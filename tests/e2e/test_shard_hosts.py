@@ -75,14 +75,24 @@ def test_two_nodes_of_one_host(hosts, tmp_path):
     hosts.carry_out("remove", "greet", 10000, nodes=[two.name, three.name])
 
 
-def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts, tmp_path):
-    upload(hosts.fleet, aborting(tmp_path))
+@pytest.fixture(scope="module")
+def aborts(hosts, tmp_path_factory):
+    upload(hosts.fleet, aborting(tmp_path_factory.mktemp("aborts")))
+
+
+@pytest.mark.parametrize(
+    ("first", "strategy"), [("one", {}), ("two", {"canary": 0, "max_parallel": 1})], ids=["redis", "valkey"]
+)
+@pytest.mark.usefixtures("aborts")
+def test_a_module_that_aborts_its_server_pauses_the_rollout_after_one_node(hosts, first, strategy):
+    """Also without a canary, which alone is one node."""
     before = {each.name: each.run_id for each in hosts.machines}
-    body = {"action": "install", "module_name": "greet", "version": VERSION, "nodes": hosts.names}
+    nodes = [first, *(each for each in hosts.names if each != first)]
+    body = {"action": "install", "module_name": "greet", "version": VERSION, "nodes": nodes, "strategy": strategy}
     uid = hosts.fleet.post(ROLLOUTS, body)["uid"]
     hosts.fleet.wait_for_rollout(uid, "paused")
     (failed,) = [each for each in hosts.fleet.outcomes(uid) if each[1] != "scheduled"]
-    assert failed[1:3] == ("failed", "server_crashed")
+    assert failed[:3] == (first, "failed", "server_crashed")
     assert "crash report" in failed[3]
     assert hosts.fleet.operation(uid, failed[0])["health"]["after"] is None
     wait_for(lambda: hosts.fleet.node(failed[0])["server_state"]["crash"] == "Its log has a crash report.", pause=PAUSE)

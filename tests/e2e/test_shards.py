@@ -33,6 +33,7 @@ def control() -> Iterator[Fleet]:
         with (fleet := Fleet(up, nodes=0)).api:
             for version in (1, 2):
                 upload(fleet, module(folder, "writes", version, "writes.set"))
+            upload(fleet, module(folder, "writes", 3, "writes.set", "writes.more", MORE="1"))
             upload(fleet, module(folder, "crashes", 1))
             upload(fleet, module(folder, "hangs", 1))
             yield fleet
@@ -134,29 +135,60 @@ def _digest(machine: Machine) -> str:
 
 def _writes_during_install_upgrade_and_removal(shard: Shard) -> None:
     a, b, c, d = shard.machines
+    run_ids = [each.run_id for each in shard.machines]  # a restart would set the counts of errors to 0
     errors = [each.unexpected_error_replies for each in (b, c, d)]
     with Writer(a) as writer:
         first = shard.carry_out("install", "writes", 1)
         writer.wait_for_more()
         second = shard.carry_out("install", "writes", 2)
         writer.wait_for_more()
-    assert writer.refused == []
-    assert [each.loaded() for each in shard.machines] == [[("writes", 2)]] * 4
+        assert [each.loaded() for each in shard.machines] == [[("writes", 2)]] * 4
+        body = shard.body("remove", "writes", 2)
+        assert shard.fleet.post(ROLLOUTS, body, status=409)["error_code"] == "in_use"
+        assert writer.refused == []
+        third = shard.carry_out("remove", "writes", 2, even_if_used=True)
+        wait_for(lambda: writer.refused)
+    assert all("unknown command" in each for each in writer.refused)
+    assert writer.is_refused_to_the_end
     for uid in (first, second):
         turns = shard.turns(uid)
         assert sorted(turns) == shard.names
         assert turns[-1] == a.name
         assert turns.index(d.name) < turns.index(b.name)
-    body = shard.body("remove", "writes", 2)
-    assert shard.fleet.post(ROLLOUTS, body, status=409)["error_code"] == "in_use"
-    uid = shard.carry_out("remove", "writes", 2, even_if_used=True)
-    turns = shard.turns(uid)
+    turns = shard.turns(third)
+    assert sorted(turns) == shard.names
     assert turns[0] == a.name
     assert turns.index(b.name) < turns.index(d.name)
     wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
     assert a.call("DBSIZE") >= writer.done
     assert {each.call("DEBUG", "DIGEST") for each in (b, c, d)} == {a.call("DEBUG", "DIGEST")}
     assert [each.unexpected_error_replies for each in (b, c, d)] == errors
+    assert [each.run_id for each in shard.machines] == run_ids
+
+
+def test_a_rollback_takes_the_reverse_order_while_a_client_writes(shard):
+    a, b, c, d = shard.machines
+    shard.carry_out("install", "writes", 1)
+    run_ids = [each.run_id for each in shard.machines]
+    errors = [each.unexpected_error_replies for each in (b, c, d)]
+    less = a.folder / "less"  # the new version does not have all of its commands in this server
+    less.touch()
+    with Writer(a) as writer:
+        uid = shard.start("install", "writes", 3, strategy={"on_failure": "rollback"})
+        assert shard.fleet.end_of(uid)["phase"] == "rolled_back", shard.fleet.state(uid)
+        writer.wait_for_more()
+    less.unlink()
+    assert writer.refused == []
+    turns = shard.turns(uid)
+    there, back = turns[:4], turns[4:]
+    assert sorted(there) == sorted(back) == shard.names
+    assert (there[-1], there.index(d.name) < there.index(b.name)) == (a.name, True)
+    assert back.index(b.name) < back.index(d.name)  # their master has been restored by its agent
+    assert [each.loaded() for each in shard.machines] == [[("writes", 1)]] * 4
+    wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
+    assert {each.call("DEBUG", "DIGEST") for each in (b, c, d)} == {a.call("DEBUG", "DIGEST")}
+    assert [each.unexpected_error_replies for each in (b, c, d)] == errors
+    assert [each.run_id for each in shard.machines] == run_ids
 
 
 def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it(shard, folder):
@@ -175,8 +207,9 @@ def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it
         stranger.stop()
 
 
-@both
+@pytest.mark.parametrize("kind", ["valkey"])
 def test_a_failover_between_two_waves(shard):
+    """By hand; a Sentinel does it below."""
     a, b, c, d = shard.machines
     strategy = {"canary": 1, "gate": "manual"}
     uid = shard.start("install", "writes", 1, strategy=strategy)
@@ -297,12 +330,45 @@ def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_st
     assert [each.loaded() for each in shard.machines] == [[]] * 4
 
 
+def test_a_sentinel_fails_over_between_two_waves(control, folder):
+    """It rewrites the file of each server, as the agents do after each change."""
+    settings = {**SETTINGS, "MODFLEET_PERSISTENCE": "rewrite"}
+    made = [Machine(f"rewrite-{each}", folder / each, REDIS, settings=settings) for each in "abc"]
+    a, *replicas = made
+    shard = Shard(control, made)
+    with machines(control, made), sentinel(folder, a) as watcher:
+        for each in replicas:
+            each.follow(a)
+        wait_for(lambda: shard.masters() == {a.name: "", **{each.name: a.name for each in replicas}}, pause=PAUSE)
+        shard.carry_out("install", "writes", 1)
+        uid = shard.start("install", "writes", 2, strategy={"canary": 1, "gate": "manual"})
+        control.wait_for_wave(uid, 0, "gated")
+        (new,) = [each for each in replicas if each.loaded() == [("writes", 1)]]
+        new.call("CONFIG", "SET", "replica-priority", 1)
+        wait_for(lambda: 1 in _priorities(watcher))
+        wait_for(lambda: fails_over(watcher), pause=PAUSE)
+        wait_for(lambda: {each.master_port() or each.port for each in made} == {new.port})
+        control.post(f"{ROLLOUTS}/{uid}/promote", {"wave": 0})
+        shard.succeeded(uid)
+        turns = shard.turns(uid)
+        assert (sorted(turns), turns[-1]) == (shard.names, new.name)
+        assert [control.node(each.name)["server_state"]["sentinels"] for each in made] == [1] * 3
+        _restart_with(shard, 2)
+
+
+def _priorities(watcher: Machine) -> list[int]:
+    """Of the replicas, as the Sentinel knows them."""
+    found = [dict(zip(each[::2], each[1::2], strict=True)) for each in watcher.call("SENTINEL", "REPLICAS", "main")]
+    return [int(each["slave-priority"]) for each in found]
+
+
 def _restart_with(shard: Shard, version: int) -> None:
     """Restart each server once its agent has left one line for the module."""
-    wait_for(lambda: [each.lines() for each in shard.machines] == [[f"writes/{version}/writes.so"]] * 4)
+    count = len(shard.machines)
+    wait_for(lambda: [each.lines() for each in shard.machines] == [[f"writes/{version}/writes.so"]] * count)
     assert all("loadmodule" in each.file.read_text() for each in shard.machines)
     _restart_all(shard)
-    assert [each.loaded() for each in shard.machines] == [[("writes", version)]] * 4
+    assert [each.loaded() for each in shard.machines] == [[("writes", version)]] * count
 
 
 def _restart_all(shard: Shard) -> None:

@@ -77,16 +77,54 @@ def copying(server: Valkey) -> Iterator[None]:
     """`redis-cli --rdb` copies the server's data, into a pipe that is read only at the end."""
     pipe = server.folder / "copy"
     os.mkfifo(pipe)
-    words: list[str | Path] = ["redis-cli", "-s", server.socket, "--rdb", pipe]
-    tool = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with _tool(server, "--rdb", pipe):
+            yield
+    finally:
+        pipe.unlink()
+
+
+@contextmanager
+def listening(server: Valkey) -> Iterator[None]:
+    """`redis-cli --replica` has copied the server's data, and shows each write."""
+    server.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+    with _tool(server, "--replica"):
+        wait_for(lambda: [each["state"] for each in _replicas(server)] == ["online"])
+        yield
+
+
+@contextmanager
+def _tool(server: Valkey, *words: str | Path) -> Iterator[None]:
+    tool = subprocess.Popen(
+        ["redis-cli", "-s", server.socket, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: any(each["port"] == 0 for each in _replicas(server)))
         yield
     finally:
         tool.kill()
         tool.wait()
-        pipe.unlink()
         wait_for(lambda: not _replicas(server))
+
+
+@contextmanager
+def synchronizing(replica: Valkey, master: Valkey) -> Iterator[None]:
+    """The replica waits for all data of the master, whose process that sends them takes a minute for each key."""
+    assert master.process
+    master.call("CONFIG", "SET", "repl-diskless-sync", "yes", "repl-diskless-sync-delay", "0")
+    master.call("CONFIG", "SET", "rdb-key-save-delay", 60_000_000)
+    master.call("SET", "key", "value")
+    port_of(replica)
+    replica.call("REPLICAOF", "127.0.0.1", port_of(master))
+    children = Path(f"/proc/{master.process.pid}/task/{master.process.pid}/children")
+    try:
+        wait_for(lambda: replica.call("INFO", "replication")["master_sync_in_progress"] == 1)
+        yield
+    finally:
+        master.call("CONFIG", "SET", "rdb-key-save-delay", 0)
+        for child in children.read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    wait_for(lambda: replica.call("INFO", "replication")["master_link_status"] == "up")
 
 
 @dataclass(frozen=True)

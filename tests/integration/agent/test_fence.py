@@ -88,6 +88,7 @@ def test_a_killed_upgrade_is_finished_when_repeated(site, built, phase):
     assert not [name for name in site.left() if "/." in name]
 
 
+@pytest.mark.parametrize("scratch", ["off"])
 @pytest.mark.parametrize("phase", PHASES[:4])
 def test_a_killed_upgrade_that_then_fails_goes_back(site, built, repack, phase):
     greet = built("greet")
@@ -100,6 +101,7 @@ def test_a_killed_upgrade_that_then_fails_goes_back(site, built, repack, phase):
     assert site.left() == ["greet", "greet/10000", "greet/10000/greet.so", "greet/10000/module.json"]
 
 
+@pytest.mark.parametrize("scratch", ["off"])
 @pytest.mark.parametrize("phase", PHASES[:4])
 def test_a_killed_rebuild_that_then_fails_goes_back(site, built, repack, phase):
     greet = built("greet")

@@ -382,18 +382,24 @@ def test_a_hang_is_reported_after_10_seconds(site, built, waits):
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("phase", [Phase.PROBING, Phase.SETTLING])
-def test_a_hang_is_reported_before_the_deadline(site, built, waits, phase):
+def test_a_hang_is_reported_after_ten_seconds(site, built, waits, phase):
+    """At most one second passes until the agent asks; the other three are for a busy machine."""
+    seconds = []
+
     def stop_until_it_is_reported():
         site.server.process.send_signal(signal.SIGSTOP)
-        threading.Thread(
-            target=lambda: (
-                waits(lambda: Reason.SERVER_HANGS in noted(site)),
-                site.server.process.send_signal(signal.SIGCONT),
-            )
-        ).start()
+        stopped_at = time.monotonic()
+
+        def go_on_when_it_is_reported():
+            waits(lambda: Reason.SERVER_HANGS in noted(site))
+            seconds.append(time.monotonic() - stopped_at)
+            site.server.process.send_signal(signal.SIGCONT)
+
+        threading.Thread(target=go_on_when_it_is_reported).start()
 
     report = site.run_and(site.command(built("greet"), **SETTLE), phase, stop_until_it_is_reported)
     assert (report.phase, noted(site)) == (Phase.SUCCEEDED, [Reason.SERVER_HANGS])
+    assert 10 <= seconds[0] < 14
     note = next(each for each in site.said if each.reason is Reason.SERVER_HANGS)
     assert "only SIGKILL" in note.message
 

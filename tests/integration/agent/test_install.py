@@ -14,6 +14,8 @@ from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Phase, Reason, content_digest
 
 FILES = {"activation": Activation.FILES}
+#: The module reaches the live server without a trial in a scratch server.
+UNTRIED = pytest.mark.parametrize("scratch", ["off"])
 
 
 def test_it_works(site, built):
@@ -206,6 +208,7 @@ def test_a_slow_download_ends_at_the_deadline(site, built):
     assert site.left() == []
 
 
+@UNTRIED
 def test_a_refused_load_leaves_the_node_as_it_was(site, built):
     report = site.install(built("refuses"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.LOAD_FAILED)
@@ -213,6 +216,7 @@ def test_a_refused_load_leaves_the_node_as_it_was(site, built):
     assert (site.left(), site.include(), site.server.loaded()) == ([], [], set())
 
 
+@UNTRIED
 def test_a_refused_upgrade_keeps_the_former_version(site, built, repack):
     greet = built("greet")
     site.install(greet)
@@ -223,6 +227,7 @@ def test_a_refused_upgrade_keeps_the_former_version(site, built, repack):
     assert [each.version for each in report.inventory.modules] == [10000]
 
 
+@UNTRIED
 def test_a_refused_rebuild_keeps_the_former_content(site, built, repack):
     greet = built("greet")
     site.install(greet)
@@ -233,6 +238,7 @@ def test_a_refused_rebuild_keeps_the_former_content(site, built, repack):
     assert site.left() == ["greet", "greet/10000", "greet/10000/greet.so", "greet/10000/module.json"]
 
 
+@UNTRIED
 def test_files_that_were_there_stay_after_a_refused_load(site, built):
     site.install(built("refuses"), **FILES)
     assert site.install(built("refuses")).reason is Reason.LOAD_FAILED
@@ -287,6 +293,19 @@ def test_a_foreign_module_is_not_touched(site, built, tmp_path):
     assert (site.left(), site.shelf.asked, site.server.loaded()) == ([], [], {("greet", 10000)})
 
 
+@pytest.mark.parametrize("is_newer", [False, True])
+@pytest.mark.parametrize("action", Action)
+def test_a_module_of_the_server_itself_is_not_touched(site, built, action, is_newer):
+    """Valkey has `lua` built in."""
+    before = site.server.call("MODULE LIST")
+    (version,) = [each["ver"] for each in before if each["name"] == "lua"]
+    report = site.run(site.command(replace(built("greet"), name="lua", version=version + is_newer), action))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_NOT_OURS)
+    assert (site.left(), site.include(), site.shelf.asked) == ([], [], [])
+    assert site.server.call("MODULE LIST") == before
+    assert "cmdstat_module|unload" not in site.server.call("INFO", "commandstats")
+
+
 def test_a_disabled_module_command_says_how_to_enable_it(site, built):
     site.server.modules = "no"
     site.server.restart()
@@ -305,7 +324,7 @@ def test_a_server_that_is_away_is_told(site, built):
     assert site.install(built("greet"), **FILES).phase is Phase.SUCCEEDED
 
 
-@pytest.mark.parametrize("scratch", ["off"])
+@UNTRIED
 def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch):
     monkeypatch.setattr("rollout.agent.operations.undo.COMES_BACK_SECONDS", 0.1)
     report = site.install(built("crashes"))
@@ -314,7 +333,7 @@ def test_a_module_that_kills_the_server_leaves_no_files(site, built, monkeypatch
     site.server.restart()
 
 
-@pytest.mark.parametrize("scratch", ["off"])
+@UNTRIED
 def test_the_former_version_is_back_when_the_server_is(site, built, repack):
     greet = built("greet")
     site.install(greet)

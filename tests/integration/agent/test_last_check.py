@@ -7,7 +7,18 @@ from dataclasses import replace
 import pytest
 
 from rollout.messages import Action, Activation, Phase, Reason, Replication
-from tests.integration.agent.shards import another, at, both, cluster_of, copying, follow, port_of, state_of
+from tests.integration.agent.shards import (
+    another,
+    at,
+    both,
+    cluster_of,
+    copying,
+    follow,
+    listening,
+    port_of,
+    state_of,
+    synchronizing,
+)
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -114,6 +125,15 @@ def test_while_a_tool_copies_the_data_the_operation_waits(site, built, repack, c
 
 
 @both
+def test_while_a_tool_listens_to_the_writes_the_operation_waits(site, built):
+    command = released(site, built("greet"))
+    with listening(site.server):
+        report = site.run(command)
+        assert (report.phase, report.reason, site.server.loaded()) == (Phase.SCHEDULED, Reason.BACKUP_RUNNING, set())
+    assert site.run(replace(command, release=2)).phase is Phase.SUCCEEDED
+
+
+@both
 @pytest.mark.parametrize("action", Action)
 def test_a_server_that_loads_its_data(site, built, action):
     if action is Action.REMOVE:
@@ -155,6 +175,17 @@ def test_a_replica_that_has_lost_its_master(site, built):
     assert is_returned(site.run(command), Reason.SERVER_NOT_READY, words)
     site.server.call("CONFIG", "SET", "replica-serve-stale-data", "no")
     assert is_returned(site.run(replace(command, release=2)), Reason.SERVER_NOT_READY, words)
+
+
+@both
+def test_a_replica_that_synchronizes_with_its_master(site, built):
+    with another(site) as master:
+        with synchronizing(site.server, master):
+            command = released(site, built("greet"))
+            words = f"The server synchronizes with its master 127.0.0.1:{port_of(master)}."
+            assert is_returned(site.run(command), Reason.SERVER_NOT_READY, words)
+            assert site.server.loaded() == set()
+        assert site.run(replace(command, release=2)).phase is Phase.SUCCEEDED
 
 
 @both

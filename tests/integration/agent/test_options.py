@@ -4,8 +4,6 @@ import pytest
 
 from rollout.agent.doctor import check_start_now
 from rollout.agent.doctor.acl import Extra, Level, acl_rules
-from rollout.agent.operations.runner import Runner
-from rollout.agent.settings import settings_from
 from rollout.messages import Phase, Reason, WouldStart
 from tests.integration.agent import test_persistence
 from tests.integration.agent.conftest import SERVERS
@@ -42,12 +40,15 @@ def test_a_refused_option_is_reported(site, built, version):
     assert "options.depth=7" in report.message
 
 
-def test_a_failed_upgrade_leaves_the_options(site, built, repack):
+@pytest.mark.parametrize(
+    ("module", "reason"), [("greet", Reason.PROBE_FAILED), ("refuses", Reason.LOAD_FAILED)], ids=["probe", "load"]
+)
+@pytest.mark.parametrize("scratch", ["off"])
+def test_a_failed_upgrade_leaves_the_options(site, built, repack, module, reason):
     site.install(built("options", 1))
     set_depth(site, 7)
-    for module in (built("greet"), built("refuses", 1)):
-        report = site.install(repack(built("options", 1), version=9, module=module))
-        assert (report.phase, depth(site)) == (Phase.FAILED, "7")
+    report = site.install(repack(built("options", 1), version=9, module=built(module)))
+    assert (report.phase, report.reason, depth(site)) == (Phase.FAILED, reason, "7")
 
 
 def test_without_the_right_the_options_are_unknown(site, built):
@@ -117,9 +118,8 @@ def test_options_that_the_agent_may_not_set_stop_it(site, built):
 @pytest.mark.parametrize(
     ("options", "phase"), [(None, Phase.FAILED), ((), Phase.FAILED), (("options.depth",), Phase.SUCCEEDED)]
 )
+@pytest.mark.parametrize("scratch", ["off"])
 def test_a_node_without_scratch_servers_relies_on_others(site, built, options, phase):
-    site.environ["MODFLEET_SCRATCH"] = "off"
-    site.runner = Runner(settings_from(site.environ))
     site.install(built("options", 1))
     report = upgraded(site, built, 2, options=options)
     assert report.phase is phase

@@ -67,7 +67,7 @@ def aof() -> str:
 
 
 @pytest.fixture
-def site(short_folder: Path, shelf: Any, binary: Path, aof: str, owner: str) -> Iterator[Site]:
+def site(short_folder: Path, shelf: Any, binary: Path, aof: str, owner: str, scratch: str) -> Iterator[Site]:
     modules = short_folder / "modules"
     more = [f"include {modules}/*.conf"] if owner == "include" else []
     server = Configured(short_folder / "s", binary=binary, aof=aof, more=more)
@@ -81,6 +81,7 @@ def site(short_folder: Path, shelf: Any, binary: Path, aof: str, owner: str) -> 
         "MODFLEET_PERSISTENCE": owner,
         "MODFLEET_SERVER_LOG": str(server.folder / "log"),
         "MODFLEET_BEAT_SECONDS": "1",
+        "MODFLEET_SCRATCH": scratch,
     }
     server.start()
     made = Site(short_folder, server, shelf, Runner(settings_from(environ)), environ)

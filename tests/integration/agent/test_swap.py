@@ -6,7 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from rollout.messages import Phase
+from rollout.agent.server.causes import LoadRefusedError
+from rollout.agent.server.session import LoadedModule
+from rollout.agent.server.swap import swap
+from rollout.messages import Activation, Phase
 from tests.integration.agent.conftest import SERVERS
 
 #: A client in a closed loop until its standard input ends; it prints how many calls it made, and the refused ones.
@@ -68,3 +71,16 @@ def test_no_call_is_refused(site, built, versions):
 @pytest.mark.parametrize("versions", [SMALL * 10 + SMALL[:1], LARGE * 10 + LARGE[:1]], ids=["small", "large"])
 def test_no_call_is_refused_in_twenty_upgrades(site, built, versions):
     assert refused_while(site, built, versions) == [0, 0]
+
+
+@BOTH
+def test_a_refused_version_is_replaced_by_the_former_one_at_once(site, built):
+    """In the swap itself: the undo of the operation comes later."""
+    site.install(built("greet"))
+    site.install(built("refuses"), activation=Activation.FILES)
+    path = str(site.folder(built("refuses")) / "refuses.so")
+    with site.runner.node.server.session() as session:
+        (greet,) = [each for each in session.modules() if each.name == "greet"]
+        with pytest.raises(LoadRefusedError):
+            swap(session, greet, LoadedModule(name="greet", version=10001, path=path, args=()), back=greet)
+    assert site.server.call("GREET.HELLO") == "Hello, world, from greet 1.0.0"
