@@ -145,9 +145,10 @@ def test_the_deadline_says_what_the_agent_has_noted():
             {"run_id": "b", "unexpected_error_replies": 1},
             "1 command of its master with an error since, and lost this write",
         ),
+        ({"unexpected_error_replies": 1}, "1 command of its master with an error since, and lost this write"),
         ({"role": "replica", "link_status": "down", "link_down_seconds": 61}, "down for 61 s"),
     ],
-    ids=["crash", "error replies", "error replies after a restart", "link"],
+    ids=["crash", "error replies", "error replies after a restart", "error replies after CONFIG RESETSTAT", "link"],
 )
 def test_a_server_that_is_harmed_during_the_soak_stops_the_rollout(facts, words):
     uid = soaking(2)
