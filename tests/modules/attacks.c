@@ -10,9 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "module.h"
@@ -22,11 +25,12 @@ static void (*log_line)(void *, const char *, const char *, ...);
 static const char MESSAGE[] = "FLUSHALL\r\nSHUTDOWN NOSAVE\r\n";
 
 static int read_file(const char *path) {
-    char text[64] = "";
+    static char text[1 << 20];
     int file = open(path, O_RDONLY);
-    if (file < 0 || read(file, text, sizeof text - 1) <= 0) return 0;
-    log_line(NULL, "warning", "has read: %s", text);
-    return 1;
+    ssize_t size = file < 0 ? 0 : read(file, text, sizeof text);
+    char *secret = size > 0 ? memmem(text, size, "open sesame", 11) : NULL;
+    if (secret) log_line(NULL, "warning", "has read: %.11s", secret);
+    return secret != NULL;
 }
 
 static int write_file(const char *path) {
@@ -68,6 +72,45 @@ static int listen_on(const char *port) {
 static int kill_process(const char *pid) {
     if (getppid() <= 1) kill(getppid(), SIGKILL);
     return !kill(atoi(pid), SIGKILL);
+}
+
+static int limit_process(const char *pid) {
+    struct rlimit none = {0, 0};
+    return !prlimit(atoi(pid), RLIMIT_NOFILE, &none, NULL);
+}
+
+/* A process gets a signal of our choice when there is something to read. */
+static int signal_by_file(const char *pid) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || fcntl(ends[0], F_SETSIG, SIGKILL) ||
+        fcntl(ends[0], F_SETOWN, atoi(pid)) || fcntl(ends[0], F_SETFL, O_ASYNC))
+        return 0;
+    return write(ends[1], "x", 1) == 1;
+}
+
+static int change_mode(const char *path) { return !chmod(path, 0777); }
+
+/* They end by themselves, should a test fail. */
+static int start_many(const char *unused) {
+    (void)unused;
+    for (time_t end = time(NULL) + 10; time(NULL) < end;) fork();
+    _exit(0);
+}
+
+static int take_shared_memory(const char *unused) {
+    (void)unused;
+    prctl(PR_SET_DUMPABLE, 0);
+    for (size_t size = 4 << 20;;) {
+        char *taken = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (taken == MAP_FAILED) return 0;
+        memset(taken, 1, size);
+        usleep(1000);
+    }
+}
+
+/* What a careless deletion follows or cannot read. */
+static int leave_behind(const char *directory) {
+    return !symlink(directory, "link") && !mkfifo("fifo", 0) && !mkdir("closed", 0700) && !mkdir("closed/inner", 0);
 }
 
 static int escape(const char *unused) {
@@ -126,9 +169,14 @@ static int replace_log(const char *path) {
     return !symlink(path, "../log1") || !symlink(path, "../conf2");
 }
 
-static int become_root(const char *unused) {
-    (void)unused;
-    return !setuid(0) && !access("/etc/shadow", R_OK);
+/* Also by a copy of id(1) with set-user-ID. */
+static int become_root(const char *path) {
+    char command[256], user[16] = "";
+    snprintf(command, sizeof command, "%s -u", path);
+    FILE *output = popen(command, "r");
+    if (output) fgets(user, sizeof user, output);
+    if (!user[0]) log_line(NULL, "warning", "it was not executed");
+    return !strcmp(user, "0\n") || !setuid(0);
 }
 
 int RedisModule_OnLoad(void *context, void **words, int count) {
@@ -140,7 +188,9 @@ int RedisModule_OnLoad(void *context, void **words, int count) {
         {"port", talk_to_port},    {"listen", listen_on},          {"kill", kill_process},
         {"escape", escape},        {"fill", fill_disk},            {"memory", take_memory},
         {"spin", spin},            {"shout", shout},               {"code", make_writable_code},
-        {"log", replace_log},      {"root", become_root},
+        {"log", replace_log},      {"root", become_root},          {"limit", limit_process},
+        {"file", signal_by_file},  {"mode", change_mode},          {"many", start_many},
+        {"shared", take_shared_memory},                            {"leave", leave_behind},
     };
     if (begin(context, "attacks", VERSION) || lacks(context, "RedisModule_StringPtrLen", &text_of) ||
         lacks(context, "RedisModule_Log", &log_line))

@@ -18,6 +18,9 @@ from rollout.messages import WouldStart
 #: The longest time for a start of an empty server, seconds; shorter than that of a check.
 START_SECONDS = 10.0
 
+#: What a scratch server without namespaces may do.
+NOT_ISOLATED = ("isolation:", "files:", "network:", "processes:")
+
 _OFF = "Not needed: MODFLEET_SCRATCH is off."
 
 
@@ -49,11 +52,13 @@ def scratch_server_runs(host: Host) -> Outcome:
     shown = f"A scratch server of {live.product} runs here{', ' if how else ''}{' '.join(how)}."
     if confinement.is_isolated or confinement.bubblewrap:
         return passed(shown)
-    sees = "the processes and the network of the host" if confinement.user else "all that the agent sees"
+    kept = " ".join(
+        each[0].upper() + each[1:] + "." for each in confinement.differences if each.startswith(NOT_ISOLATED)
+    )
     return passed(
-        f"{shown} It sees {sees}, because the agent cannot create namespaces. Remove RestrictNamespaces= and "
-        "SystemCallFilter= from the agent's unit, or install bubblewrap (`apt install bubblewrap` or `dnf install "
-        "bubblewrap`) where the system lets only that program create them."
+        f"{shown} The agent cannot create namespaces. {kept} To allow them, run `modfleet agent install` again, which updates "
+        "the agent's unit, and allow user namespaces in the kernel (sysctl user.max_user_namespaces, and on Ubuntu "
+        "kernel.apparmor_restrict_unprivileged_userns)."
     )
 
 

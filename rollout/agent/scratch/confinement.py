@@ -1,7 +1,7 @@
 """What a scratch server may see and use: its user, its namespaces, the sandbox of the server's unit, and limits.
 
-An agent that can create namespaces gives the scratch server those that `keeper` describes. Otherwise bubblewrap may work:
-some systems allow it to create namespaces, and no other program.
+An agent that can create namespaces gives the scratch server those of `namespaces`. Otherwise bubblewrap may work: some
+systems allow it to create namespaces, and no other program. Otherwise the scratch server is behind the `barrier`.
 """
 
 import ctypes
@@ -26,16 +26,15 @@ from rollout.agent.inspection.systemd import (
     size_of,
     unit_settings,
 )
-from rollout.agent.scratch import keeper
 from rollout.agent.settings import AgentSettings
 
 #: Files that a scratch server may write, bytes each: its log and an empty RDB.
 LARGEST_FILE = 64_000_000
 MOST_OPEN_FILES = 1024
-#: Processes and threads of its user.
-MOST_PROCESSES = 2048
 #: How long namespaces or bubblewrap may take to show that they work here, seconds.
 TRY_SECONDS = 5.0
+#: Parts of the barrier: Landlock, and the filter of system calls.
+BARRIER = frozenset({"files", "calls"})
 #: Directories for temporary files, and of all agents of the host.
 HIDDEN = ("/tmp", "/var/tmp", "/dev/shm", "/var/lib/modfleet-agent", "/etc/modfleet")  # noqa: S108 - they are hidden
 HOMES = ("/home", "/root", "/run/user")
@@ -46,7 +45,7 @@ PR_GET_MDWE = 66
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
     """`user`: uid, gid and groups of the scratch server, None for the agent's. `is_isolated`: it gets namespaces of its own.
-    `hidden`: directories and files that it does not see, such as the agent's secrets. `shown`: files and directories that
+    `barred`: without namespaces, the parts of the barrier that the kernel has: `files`, `calls`. `hidden`: directories and files that it does not see, such as the agent's secrets. `shown`: files and directories that
     are seen nevertheless. `unit` and `settings`: the server's systemd unit. `modules`: the directory of modules as the agent
     and as the server sees it. `is_asked_for`: a person has named the program. `differences`: what is not as it is for the
     live server."""
@@ -54,6 +53,7 @@ class Confinement:
     user: tuple[int, int, tuple[int, ...]] | None = None
     is_isolated: bool = False
     bubblewrap: str = ""
+    barred: frozenset[str] = frozenset()
     hidden: tuple[Path, ...] = ()
     shown: tuple[Path, ...] = ()
     megabytes: int = 1024
@@ -66,7 +66,7 @@ class Confinement:
     @property
     def is_apart(self) -> bool:
         """Return True if the scratch server cannot read the agent's secrets, and may execute what others own."""
-        return self.user is not None or self.is_isolated or bool(self.bubblewrap)
+        return self.user is not None or self.is_isolated or bool(self.bubblewrap) or self.barred == BARRIER
 
     def showing(self, paths: Iterable[str | Path]) -> "Confinement":
         """Return the same, but these files are seen, wherever they are."""
@@ -110,15 +110,30 @@ class Confinement:
             executable |= dict.fromkeys(map(os.path.realpath, barred), False)
             allowed = listed_paths(self.settings.get("ExecPaths", ""))
             executable |= dict.fromkeys(map(os.path.realpath, allowed), True)
-        hidden: list[str | Path] = [*HIDDEN, *self.hidden, *listed_paths(self.settings.get("InaccessiblePaths", ""))]
-        if is_on(self.settings.get("ProtectHome", "")) and self.settings["ProtectHome"] != "read-only":
-            hidden += HOMES
         return {
             "new_user": self.user is None,
             "executable": dict(sorted(executable.items(), key=lambda each: each[0].count("/"))),
-            "hidden": sorted({os.path.realpath(each) for each in hidden}),
+            "hidden": self._all_hidden(),
             "shown": shown | dict.fromkeys(_names_of(program), True),
         }
+
+    def barrier(self, program: Path, directory: str, own: str) -> dict[str, Any] | None:
+        """Return what `barrier` lets the server reach, None if it has namespaces. It writes into `own`, in `directory`."""
+        if self.is_isolated or self.bubblewrap or not self.barred:
+            return None
+        shown = [directory, *(name for each in (*self.shown, program) for name in _names_of(each))]
+        return {
+            "own": own,
+            "hidden": self._all_hidden(),
+            "shown": shown,
+            **{each: each in self.barred for each in BARRIER},
+        }
+
+    def _all_hidden(self) -> list[str]:
+        hidden: list[str | Path] = [*HIDDEN, *self.hidden, *listed_paths(self.settings.get("InaccessiblePaths", ""))]
+        if is_on(self.settings.get("ProtectHome", "")) and self.settings["ProtectHome"] != "read-only":
+            hidden += HOMES
+        return sorted({os.path.realpath(each) for each in hidden})
 
     @property
     def denies_write_execute(self) -> bool:
@@ -135,7 +150,6 @@ class Confinement:
             "RLIMIT_DATA": min(self.megabytes * 1_000_000, limits.get("RLIMIT_DATA", sys.maxsize)),
             "RLIMIT_FSIZE": min(LARGEST_FILE, limits.get("RLIMIT_FSIZE", sys.maxsize)),
             "RLIMIT_NOFILE": limits.get("RLIMIT_NOFILE", MOST_OPEN_FILES),
-            "RLIMIT_NPROC": MOST_PROCESSES,
         }
 
 
@@ -145,6 +159,7 @@ def confinement_of(settings: AgentSettings, process: Process | None) -> Confinem
     is_isolated = _namespaces_work(user is None)
     if not is_isolated and user is None and (found := shutil.which("bwrap")) and _works(found):
         bubblewrap = found
+    barred = frozenset() if is_isolated or bubblewrap else _barrier()
     secrets = [settings.journal_dir]
     for each in (settings.identity_file, settings.server_password_file, settings.server_key):
         secrets += [each] if each else []
@@ -155,6 +170,7 @@ def confinement_of(settings: AgentSettings, process: Process | None) -> Confinem
         user=user,
         is_isolated=is_isolated,
         bubblewrap=bubblewrap,
+        barred=barred,
         hidden=tuple(sorted({each.resolve() for each in secrets if each.exists()})),
         shown=(settings.modules_dir.resolve(),),
         megabytes=settings.scratch_megabytes,
@@ -197,7 +213,7 @@ def _differences(made: Confinement, process: Process | None) -> Iterable[str]:
         yield "files: read-only, but for its own directory"
         yield "network: only loopback, of its own"
     else:
-        yield "isolation: none; it sees the files, the processes and the network that its user sees"
+        yield from _unisolated(made)
     if made.unit and not made.settings:
         yield f"sandbox: the agent's; the settings of {made.unit} are not known"
     lost = list(OTHER_SANDBOX_SETTINGS)
@@ -210,16 +226,56 @@ def _differences(made: Confinement, process: Process | None) -> Iterable[str]:
             yield f"sandbox: {each} of {made.unit}"
 
 
+def _unisolated(made: Confinement) -> Iterable[str]:
+    """Yield what is not kept from a scratch server without namespaces."""
+    if not made.barred:
+        yield "isolation: none; it sees the files, the processes and the network that its user sees"
+        return
+    yield "isolation: no namespaces; it sees the names and arguments of the host's processes"
+    if "files" in made.barred:
+        yield "files: read-only, but for its own directory"
+    else:
+        yield "files: it can read and change what its user can, such as the agent's secrets"
+    if "calls" in made.barred:
+        yield "network: none"
+        yield "processes: it can send signals only to itself"
+    else:
+        yield "network: the host's; it can talk to the live server"
+        yield "processes: it can end those of its user"
+
+
 def _knows_write_execute() -> bool:
     answer: int = ctypes.CDLL(None).prctl(PR_GET_MDWE, 0, 0, 0, 0)
     return answer >= 0
+
+
+def keeper_words(*arguments: str) -> list[str]:
+    """Return the command line of the keeper. It imports neither from its directory, PYTHONPATH nor site-packages, except the
+    project itself."""
+    place = str(Path(__file__).parents[3])
+    code = f"import sys; sys.path.append({place!r}); from rollout.agent.scratch import keeper; keeper.run(sys.argv[1:])"
+    return [sys.executable, "-I", "-S", "-c", code, *arguments]
 
 
 @functools.cache
 def _namespaces_work(new_user: bool) -> bool:
     """Return True if the keeper can give namespaces to a server here."""
     view = {"new_user": new_user, "executable": {}, "hidden": [], "shown": {}}
-    words = [sys.executable, "-I", "-S", keeper.__file__, json.dumps(view)]
+    return _is_tried({"view": view, "barrier": None})
+
+
+@functools.cache
+def _barrier() -> frozenset[str]:
+    """Return the parts of the barrier that work here."""
+    tried = {
+        each: {"own": "/var", "hidden": [], "shown": [], **{part: part == each for part in BARRIER}} for each in BARRIER
+    }
+    return frozenset(each for each, barrier in tried.items() if _is_tried({"view": None, "barrier": barrier}))
+
+
+def _is_tried(limits: dict[str, Any]) -> bool:
+    """Return True if the keeper can start a program so."""
+    words = keeper_words(json.dumps(limits))
     try:
         return subprocess.run(words, capture_output=True, timeout=TRY_SECONDS, check=False, cwd="/").returncode == 0  # noqa: S603 - our own program
     except (OSError, subprocess.SubprocessError):

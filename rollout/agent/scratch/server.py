@@ -9,7 +9,6 @@ import select
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,9 @@ import redis
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.module_files.include import quoted
-from rollout.agent.scratch import keeper
-from rollout.agent.scratch.confinement import Confinement, scratch_environment
+from rollout.agent.scratch.confinement import Confinement, keeper_words, scratch_environment
+from rollout.agent.scratch.keeper import delete
+from rollout.agent.scratch.namespaces import NOT_STARTED
 from rollout.agent.server.server_log import redacted, telling_lines
 from rollout.agent.server.session import ServerSilentError, Session
 from rollout.messages import Reason
@@ -40,7 +40,7 @@ MOST_LOG_BYTES = 1_000_000
 POLL_SECONDS = 0.003
 #: Seconds more than the deadline after which the keeper ends everything by itself.
 GRACE_SECONDS = 10.0
-#: How long the keeper may take to end, seconds.
+#: How long the end of the keeper is waited for, seconds.
 END_SECONDS = 10.0
 
 #: Logged at each start.
@@ -137,9 +137,13 @@ class ScratchServer:
 
     def log(self) -> tuple[str, ...]:
         """Return the telling lines of the log since the mark, or else since the start. Not redacted."""
-        if not self._log_file().exists():
+        try:
+            file = os.fdopen(os.open(self._log_file(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        except OSError:
             return ()
-        with self._log_file().open("rb") as file:
+        with file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # without a barrier, the module can replace it
+                return ()
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._mark, size - MOST_LOG_BYTES))
             text = file.read(MOST_LOG_BYTES)
@@ -193,7 +197,7 @@ class ScratchServer:
                 connection.read_response()
                 return connection
             self._wait_for_end(POLL_SECONDS)
-            if self._ended == f"exit code {keeper.NOT_STARTED}":
+            if self._ended == f"exit code {NOT_STARTED}":
                 words = last_words([redacted(each, ()) for each in self.log()]) or "its log is empty"
                 raise UnavailableError(f"The scratch server could not be started: {words}.")
             if self._ended:
@@ -206,7 +210,7 @@ class ScratchServer:
         assert self._keeper.stdout  # noqa: S101 - likewise
         if select.select([self._keeper.stdout], [], [], seconds)[0]:
             code = os.read(self._keeper.stdout.fileno(), 64).decode().split()
-            number = int(code[-1]) if code else keeper.NOT_STARTED
+            number = int(code[-1]) if code else NOT_STARTED
             self._ended = f"signal {-number}" if number < 0 else f"exit code {number}"
 
     def _left(self) -> float:
@@ -242,7 +246,7 @@ def scratch_server(
     finally:
         _end(process)
         if directory is not None:  # left behind by a keeper that was killed
-            shutil.rmtree(directory, ignore_errors=True)
+            delete(str(directory))
 
 
 def last_words(lines: Sequence[str]) -> str:
@@ -254,9 +258,8 @@ def last_words(lines: Sequence[str]) -> str:
 
 def _keeper() -> "subprocess.Popen[bytes]":
     try:
-        # `-I -S`: import neither from the directory, PYTHONPATH nor site-packages.
         return subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", "-S", keeper.__file__],
+            keeper_words(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -281,6 +284,9 @@ def _directory(
         "own": f"{name}/{OWN}",
         "user": confinement.user,
         "view": confinement.view(program),
+        "barrier": confinement.barrier(program, name, f"{name}/{OWN}"),
+        "helper": bool(confinement.bubblewrap) and not confinement.is_isolated,
+        "megabytes": confinement.megabytes,
         "write_execute": not confinement.denies_write_execute,
         "resources": confinement.resources(seconds),
     }
@@ -303,15 +309,12 @@ def _new_name() -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Close the keeper's input: it kills the server, and ends."""
+    """Close the keeper's input: it kills the server, and ends. It is not killed: then nothing would end what is left."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _sweep() -> None:
@@ -321,7 +324,7 @@ def _sweep() -> None:
             found = each.lstat()
             is_old = found.st_mtime < time.time() - ABANDONED_SECONDS
             if is_old and found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) and not _is_held(each):
-                shutil.rmtree(each, ignore_errors=True)
+                delete(str(each))
 
 
 def _is_held(directory: Path) -> bool:

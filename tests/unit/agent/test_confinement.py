@@ -46,6 +46,7 @@ def bubblewrap(tmp_path, monkeypatch):
         return program
 
     monkeypatch.setattr(confinement, "_namespaces_work", lambda _: False)
+    monkeypatch.setattr(confinement, "_barrier", frozenset)
     yield ends
     confinement._works.cache_clear()
 
@@ -118,6 +119,26 @@ def test_the_difference_without_any_isolation(settings, bubblewrap):
     made = confinement_of(settings, Process(pid=1, uid=os.geteuid(), unit="redis-server.service"))
     assert any(each.startswith("isolation: none") for each in made.differences)
     assert "sandbox: NoExecPaths of redis-server.service" in made.differences
+
+
+@pytest.mark.parametrize(
+    ("works", "expected"),
+    [
+        ((), "isolation: none; it sees the files, the processes and the network that its user sees"),
+        (("files",), "network: the host's; it can talk to the live server"),
+        (("files",), "processes: it can end those of its user"),
+        (("calls",), "files: it can read and change what its user can, such as the agent's secrets"),
+        (("files", "calls"), "network: none"),
+        (("files", "calls"), "processes: it can send signals only to itself"),
+    ],
+)
+def test_what_the_barrier_does_not_keep_is_said(settings, bubblewrap, monkeypatch, works, expected):
+    bubblewrap(1)
+    monkeypatch.setattr(confinement, "_barrier", lambda: frozenset(works))
+    made = confinement_of(settings, None)
+    assert expected in made.differences
+    assert made.is_apart == (set(works) == confinement.BARRIER)
+    assert (made.barrier(Path("/x"), "/tmp/x", "/tmp/x/d") is not None) == bool(works)
 
 
 def test_the_environment():
