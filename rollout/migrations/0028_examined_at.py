@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rollout', '0026_claimants'),
+        ('rollout', '0027_own_claims'),
     ]
 
     operations = [
