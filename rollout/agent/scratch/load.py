@@ -68,17 +68,15 @@ def load_in_scratch(live: LiveServer, trial: Trial, *, seconds: float) -> Scratc
         raise _failed(trial, Reason.EXECUTION_FORBIDDEN, words, ())
     confinement = confinement.showing([trial.module.path, *(each.path for each in trial.others)])
     with scratch_server(live.program, confinement, seconds=seconds, copied=live.running) as server:
-        try:
-            learned, loaded = _first_start(server, live, trial)
-        except ScratchSilentError as error:
-            words = f"{trial.name} did not load and unload within {seconds:.3g} s."
-            raise _failed(trial, Reason.SCRATCH_HUNG, words, error.lines) from error
+        learned, loaded = _first_start(server, live, trial, seconds)
         aux_data, difference = _second_start(server, loaded)
         differences = (*live.confinement.differences, *learned.differences, *difference)
         return replace(learned, aux_data=aux_data, differences=_facts(differences))
 
 
-def _first_start(server: ScratchServer, live: LiveServer, trial: Trial) -> tuple[ScratchLoad, tuple[LoadedModule, ...]]:
+def _first_start(
+    server: ScratchServer, live: LiveServer, trial: Trial, seconds: float
+) -> tuple[ScratchLoad, tuple[LoadedModule, ...]]:
     """Return what was learned, and the other modules that were loaded."""
     others = trial.others
     while True:
@@ -93,14 +91,23 @@ def _first_start(server: ScratchServer, live: LiveServer, trial: Trial) -> tuple
                 _load(server, session, trial)
                 commands = session.commands_of(trial.module.name)
                 options = _options(session, trial.module.name)
+                doing = f"{trial.name} saved an empty RDB"
                 session.call("SAVE")
                 doing = f"{trial.name} was unloaded"
                 has_types = _exports_types(session, trial.module)
                 session.ping()
         except ScratchSilentError as error:
-            if doing.startswith(trial.name):
-                raise
-            raise UnavailableError(f"{error} The module was not loaded yet.") from error
+            if not doing.startswith(trial.name):
+                raise UnavailableError(f"{error} The module was not loaded yet.") from error
+            words = f"the server did not answer within {seconds:.3g} s when {doing}."
+            raise _failed(trial, Reason.SCRATCH_HUNG, words, error.lines) from error
+        except RefusedError as refused:  # a module can change the commands that a server gets
+            if not doing.startswith(trial.name):
+                raise UnavailableError(
+                    f"The scratch server refused: {refused}. The module was not loaded yet."
+                ) from refused
+            words = f"after {trial.name} was loaded, the server refused: {refused}."
+            raise _failed(trial, Reason.SCRATCH_LOAD_FAILED, words, server.log()) from refused
         except ScratchEndedError as error:
             if others and not doing.startswith(trial.name):
                 others = ()  # the fault is not the module's: try it alone

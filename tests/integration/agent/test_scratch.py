@@ -125,8 +125,35 @@ def test_a_module_that_hangs_is_killed(site, built):
     before = run_id(site)
     report = site.install(built("hangs"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SCRATCH_HUNG)
-    assert report.message.startswith("In a scratch server: hangs 10000 did not load and unload within 0.5 s.")
+    assert report.message.startswith(
+        "In a scratch server: the server did not answer within 0.5 s when hangs 10000 was loaded."
+    )
     assert run_id(site) == before
+
+
+@pytest.mark.parametrize("step", ["load", "save", "unload"])
+@pytest.mark.parametrize("way", ["crash", "end", "hang"])
+def test_the_reason_names_the_step(site, built, step, way):
+    set_up(site, SCRATCH_SECONDS="1" if way == "hang" else "30")
+    before = run_id(site)
+    report = site.install(built("stumbles"), command_line_args=f"{step} {way}")
+    done = {"load": "was loaded", "save": "saved an empty RDB", "unload": "was unloaded"}[step]
+    words = {
+        "crash": f"the server ended when stumbles 10000 {done} (signal 6).",
+        "end": f"the server ended when stumbles 10000 {done} (exit code 0).",
+        "hang": f"the server did not answer within 1 s when stumbles 10000 {done}.",
+    }[way]
+    reason = Reason.SCRATCH_HUNG if way == "hang" else Reason.SCRATCH_LOAD_FAILED
+    assert (report.phase, report.reason) == (Phase.FAILED, reason)
+    assert report.message.startswith(f"In a scratch server: {words}")
+    assert run_id(site) == before
+
+
+def test_a_module_that_keeps_the_server_from_saving_fails(site, built):
+    report = site.install(built("stumbles"), command_line_args="save refuse")
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.SCRATCH_LOAD_FAILED)
+    assert report.message.startswith("In a scratch server: after stumbles 10000 was loaded, the server refused: ")
+    assert "NOSAVE" in report.message
 
 
 def test_it_learns_of_data_types(site, built):
