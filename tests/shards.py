@@ -253,6 +253,17 @@ def machines(fleet: Fleet, made: Sequence[Machine]) -> Iterator[Sequence[Machine
                 each.stop()
 
 
+@contextmanager
+def stranger(master: Machine, folder: Path) -> Iterator[Machine]:
+    """A replica of the server, without an agent and without modules."""
+    made = Machine(folder.name, folder, master.binary).start()
+    try:
+        made.follow(master)
+        yield made
+    finally:
+        made.stop()
+
+
 def module(folder: Path, name: str, version: int, *commands: str, **defines: str) -> Path:
     """A package of tests/modules/<name>.c, without loading it. `commands`: its commands, whose first argument is a key."""
     built = compile_module(SOURCES / f"{name}.c", folder / f"{name}.so", defines={"VERSION": str(version), **defines})

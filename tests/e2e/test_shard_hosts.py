@@ -12,7 +12,7 @@ from modfleet.packing.write import pack
 from modfleet.sample import SOURCE, compile_module, sample_metadata
 from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, running_fleet, sample, short_folder
 from tests.integration.agent.conftest import VALKEY
-from tests.shards import Machine, Shard, machines, module, upload
+from tests.shards import Machine, Shard, machines, module, stranger, upload
 from tests.waiting import wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
@@ -160,17 +160,50 @@ def test_control_plane_broker_and_agents_are_dead(start, folder):
         wait_for(
             lambda: all(fleet.node(replica.name)["master"] == master.name for master, replica in pairs), pause=PAUSE
         )
-        upload(fleet, module(folder, "writes", 1, "writes.set"))
-        Shard(fleet, made).carry_out("install", "writes", 1)
-        for each in made:
-            each.leave()
-        broker = up.pid("broker")  # a server's title hides the mark
-        up.process.kill()
-        for pid in {broker, *up.left()}:
-            os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not up.left())
+        for version in (1, 2):
+            upload(fleet, module(folder, "writes", version, "writes.set"))
+        upload(fleet, module(folder, "keeps", 1, "keeps.set", "keeps.get"))
+        shard = Shard(fleet, made)
+        for name in ("writes", "keeps"):
+            shard.carry_out("install", name, 1)
+        with stranger(made[1], folder / "of-redis") as redis, stranger(made[3], folder / "of-valkey") as valkey:
+            strangers = [redis, valkey]
+            wait_for(lambda: _unmanaged(fleet) == {each.address for each in strangers}, pause=PAUSE)
+            refused = fleet.post(ROLLOUTS, shard.body("install", "writes", 2), status=409)
+            assert refused["error_code"] == "unmanaged_replica"
+            assert all(each.address in refused["description"] for each in strangers)
+            for each in made:
+                each.leave()
+            broker = up.pid("broker")  # a server's title hides the mark
+            up.process.kill()
+            for pid in {broker, *up.left()}:
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not up.left())
+            for (master, replica), each in zip(pairs, strangers, strict=True):
+                _ends_at_its_full_sync(each, master, replica)
         for master, replica in pairs:
             _serves_and_fails_over(master, replica)
+
+
+def _unmanaged(fleet: Fleet) -> set[str]:
+    nodes = fleet.get("/v2/nodes", params={"limit": 1000})["results"]
+    return {address for each in nodes for address in each["unmanaged_replicas"]}
+
+
+def _ends_at_its_full_sync(stranger: Machine, master: Machine, replica: Machine) -> None:
+    """A replica's replica without the module's data type, which drops its writes before that; the others have them."""
+    run_ids = [master.run_id, replica.run_id]
+    master.call("KEEPS.SET", "n", 7)
+    wait_for(lambda: all(each.is_in_step(master) for each in (replica, stranger)))
+    assert (stranger.call("EXISTS", "n"), stranger.unexpected_error_replies) == (0, 1)
+    synchronized = master.info("stats")["sync_full"]
+    master.call("DEBUG", "CHANGE-REPL-ID")
+    master.call("CLIENT", "KILL", "TYPE", "replica")
+    wait_for(lambda: "no matching module type" in (stranger.folder / "log").read_text())
+    wait_for(lambda: stranger.run_id == "")
+    wait_for(lambda: master.info("stats")["sync_full"] > synchronized and replica.is_in_step(master))
+    assert [each.call("KEEPS.GET", "n") for each in (master, replica)] == [7, 7]
+    assert [master.run_id, replica.run_id] == run_ids
 
 
 def _serves_and_fails_over(master: Machine, replica: Machine) -> None:
@@ -178,11 +211,12 @@ def _serves_and_fails_over(master: Machine, replica: Machine) -> None:
     wait_for(lambda: replica.is_in_step(master))
     for each in (replica, master):
         each.restart()
-        assert each.loaded() == [("writes", 1)]
-        assert each.call("GET", "k") == "before"
+        assert each.loaded() == [("keeps", 1), ("writes", 1)]
+        assert (each.call("GET", "k"), each.call("KEEPS.GET", "n")) == ("before", 7)
     replica.follow(None)
     master.follow(replica)
     replica.call("WRITES.SET", "k", "after")
     wait_for(lambda: master.is_in_step(replica) and master.call("GET", "k") == "after")
+    assert master.call("KEEPS.GET", "n") == 7
     for each in (replica, master):
         assert each.unexpected_error_replies == 0

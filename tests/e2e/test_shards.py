@@ -15,7 +15,7 @@ from tests.e2e.conftest import FAILED
 from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.plugins.server import free_port
-from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, upload
+from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, stranger, upload
 from tests.waiting import wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
@@ -193,18 +193,14 @@ def test_a_rollback_takes_the_reverse_order_while_a_client_writes(shard):
 
 def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it(shard, folder):
     a, *_ = shard.machines
-    stranger = Machine("stranger", folder / "stranger", REDIS).start()
-    try:
-        stranger.follow(a)
-        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [stranger.address], pause=PAUSE)
+    with stranger(a, folder / "stranger") as unknown:
+        wait_for(lambda: shard.fleet.node(a.name)["unmanaged_replicas"] == [unknown.address], pause=PAUSE)
         refused = shard.fleet.post(ROLLOUTS, shard.body("install", "writes", 1), status=409)
         assert refused["error_code"] == "unmanaged_replica"
-        assert stranger.address in refused["description"]
-        run(shard.fleet, "nodes", "ignore-replica", stranger.address, "--reason", "A reporting server")
+        assert unknown.address in refused["description"]
+        run(shard.fleet, "nodes", "ignore-replica", unknown.address, "--reason", "A reporting server")
         shard.carry_out("install", "writes", 1)
-        assert stranger.loaded() == []
-    finally:
-        stranger.stop()
+        assert unknown.loaded() == []
 
 
 @pytest.mark.parametrize("kind", ["valkey"])
