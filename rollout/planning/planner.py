@@ -18,7 +18,7 @@ from rollout.planning.learned import with_learned
 from rollout.planning.nodes import chosen_nodes, skips_of, warnings_of
 from rollout.planning.observed import Observed
 from rollout.planning.plan import Plan, PlanWarning
-from rollout.planning.shards import ShardOrder
+from rollout.planning.shards import ShardOrder, ignored_replicas_of
 from rollout.planning.use import refuse_if_used
 from rollout.planning.waves import plan_waves
 
@@ -62,7 +62,8 @@ def plan_of(request: RolloutRequest) -> Plan:
             PlanWarning(name=name, reason=reason, message=message)
             for name, (reason, message) in warnings.items()
             if name not in skips
-        ),
+        )
+        + ignored_replicas_of(request, [node for node in included if node.name not in skips], observed.shards),
     )
     plan = with_learned(plan, observed)
     if not request.supersede:

@@ -14,12 +14,13 @@ from rollout.domain.rollout.turns import Fleet, Place, Turn, master_goes_first, 
 from rollout.domain.topology.addresses import is_replica_address, shown
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Capability, Reason
-from rollout.models import Node, NodeModule, ShardMember
+from rollout.models import IgnoredReplica, Node, NodeModule, ShardMember
 from rollout.planning.nodes import unable_to
+from rollout.planning.plan import PlanWarning
 from rollout.queries.turns import place_in_shard
 
 #: Servers that share their data with another one.
-_RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[]) | ~Q(replicas=[])
+_RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[]) | ~Q(replicas=[]) | ~Q(ignored=[])
 
 
 class Shards:
@@ -52,7 +53,7 @@ class ShardFacts:
         self._members: list[ShardMember] | None = None
 
     def members(self) -> Iterable[ShardMember]:
-        """Return the members of the fleet's shards in the order of names, except servers that stand alone; one query."""
+        """Return the members of the fleet's shards, and masters with ignored replicas, in the order of names; one query."""
         if self._members is None:
             self._members = list(ShardMember.objects.filter(_RELATED).order_by("node"))
         return self._members
@@ -175,6 +176,26 @@ def refuse_without_domain(label: str, nodes: Sequence[Node]) -> None:
         raise InvalidRolloutError(
             f"strategy.domain: {some_of(lacking)} do not have the label {label}. Set it, or name others."
         )
+
+
+def ignored_replicas_of(request: RolloutRequest, nodes: Collection[Node], facts: ShardFacts) -> tuple[PlanWarning, ...]:
+    """Return a warning for each node whose replicas do not get the module, because a person ignores them."""
+    if request.action != Action.INSTALL or request.activation != Activation.LOAD:
+        return ()
+    names = {node.name for node in nodes}
+    ignored = {each.node: each.ignored for each in facts.members() if each.ignored and each.node in names}
+    if not ignored:
+        return ()
+    reasons = dict(IgnoredReplica.objects.values_list("address", "reason"))
+    return tuple(
+        PlanWarning(name=node, reason=Reason.UNMANAGED_REPLICA, message=_ignored_in_words(addresses, reasons))
+        for node, addresses in ignored.items()
+    )
+
+
+def _ignored_in_words(ignored: Sequence[str], reasons: Mapping[str, str]) -> str:
+    named = [f"{shown(each)} ({reasons[each].rstrip('.')})" if each in reasons else shown(each) for each in ignored]
+    return f"These replicas are ignored, and drop the writes of the module's commands: {some_of(named)}."
 
 
 def _unmanaged_in_words(replicas: Mapping[str, Sequence[str]], claimants: Sequence[str]) -> str:

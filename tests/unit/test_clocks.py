@@ -30,6 +30,7 @@ ALLOWED = {
     "modfleet/access_token.py": "the command line asks for a new token before its own copy ends",
     "modfleet/certificate.py": "a certificate is checked by the clock of whoever connects",
     "modfleet/cluster.py": "`modfleet up` compares when its nodes were heard of: its database is on the same machine",
+    "modfleet/commands/node_tables.py": "a person reads how old the findings of a doctor are",
     "rollout/agent/control_plane/api.py": "a proof says when it was made, so that a wrong clock is seen and an old proof refused",
     "rollout/agent/doctor/certificates.py": "a certificate is checked by the clock of the host that connects",
     "rollout/agent/doctor/control.py": "the doctor compares the host's clock with the others",

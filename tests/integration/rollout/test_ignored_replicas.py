@@ -29,6 +29,19 @@ def test_it_works():
     assert list(kinds) == ["fleet.replica_ignored.v1", "fleet.replica_unignored.v1"]
 
 
+def test_a_plan_shows_them_until_that_ends(admin):
+    fleet(1)
+    say(beat("n0000", master_of(STRANGER)))
+    ignore_replica(STRANGER, reason="A backup without modules.")
+    request = {"action": "install", "module_name": "greet", "version": 1}
+    (warning,) = admin.post("/v2/rollouts/plan", request, content_type="application/json").json()["warnings"]
+    assert (warning["node"], warning["reason"]) == ("n0000", "unmanaged_replica")
+    assert warning["message"].endswith("commands: 10.0.0.9:6379 (A backup without modules).")
+    for other in ({"activation": "files"}, {"action": "remove"}):
+        shown = admin.post("/v2/rollouts/plan", request | other, content_type="application/json").json()
+        assert shown["warnings"] == []
+
+
 def test_the_rows_can_be_rebuilt():
     for address in ("a:1", "b:1", "c:1"):
         ignore_replica(address, reason="first")
