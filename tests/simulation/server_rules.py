@@ -4,7 +4,7 @@ plane believes.
 Two facts limit what anybody can keep. An agent sees the state of its own server, its master, and the replicas that are
 connected to it. The control plane sees of the others what was reported before it released the operation. So every rule holds
 from the first moment of a failover on. Not judged is only what no agent had reported before the release:
-- a server that has joined the shard, until the heartbeats tell it;
+- a server that has joined the shard, until its own heartbeat tells it: a master's list alone makes no member;
 - a replica that is further away than the next server, or not connected, until they tell it;
 - a membership through two servers in a row without agents, of which no agent can report that one copies the other.
 """
