@@ -3,11 +3,14 @@ plane believes.
 
 Two facts limit what anybody can keep. An agent sees the state of its own server, its master, and the replicas that are
 connected to it. The control plane sees of the others what was reported before it released the operation. So every rule holds
-from the first moment of a failover on; only a replica or a membership that is further away, or not connected, and that
-nobody had reported before the release, is not judged.
+from the first moment of a failover on. Not judged is only what no agent had reported before the release:
+- a server that has joined the shard, until its own heartbeat tells it: a master's list alone makes no member;
+- a replica that is further away than the next server, or not connected, until they tell it;
+- a membership through two servers in a row without agents, of which no agent can report that one copies the other.
 """
 
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rollout.domain.node.state import NodePhase
@@ -40,7 +43,7 @@ class ServerRules(Watch):
     def _are_apart(self, own: Server, theirs: Server, order: "Order", their_order: "Order") -> None:
         """A shard has the members that it had before a failover, until they are reported elsewhere."""
         both, released_at = f"{own.name} and {theirs.name}", max(order.released_at, their_order.released_at)
-        is_told = all(each.member_told_at and each.member_told_at <= released_at for each in (own, theirs))
+        is_told = all(self._is_member(each, released_at) for each in (own, theirs))
         self.holds(own.group != theirs.group or not is_told, "one copy of a shard at a time", both)
         self.holds(own.host != theirs.host, "one node of a host at a time", both)
         label, their_label = (
@@ -48,6 +51,13 @@ class ServerRules(Watch):
         )
         if label and label == their_label:
             self.holds(own.zone == theirs.zone, "one failure domain at a time", both)
+
+    def _is_member(self, server: Server, at: datetime) -> bool:
+        """Return True if the control plane could know to which shard the server belongs."""
+        path = [server, *self.world.servers.above(server.name)]
+        strangers = [not each.is_node or self._has_left(each) for each in path]
+        is_told = server.member_told_at is not None and server.member_told_at <= at
+        return is_told and not any(lower and upper for lower, upper in pairwise(strangers))
 
     def _comes_after_its_replicas(self, agent: "Agent", order: "Order") -> None:
         """A replica never has an older version than the servers above it."""

@@ -18,7 +18,7 @@ class Server:
     follow a failover yet. `host` and `zone`: of its node. `is_node`: it has an agent. `claims`: other addresses that it says
     are its own. `is_up`: it answers. `loads` and `backups`: how many reasons it has to be not ready. `link_told_at` and
     `member_told_at`: when its present master, and that it belongs to its shard, were reported; None if not yet.
-    `linked_at`: when it began to copy its master. `deposed_at`: when another server took its place as the master of the
+    `linked_at`: when it began to copy its master. `said_at`: when that was last reported by its own node, if it has one. `deposed_at`: when another server took its place as the master of the
     shard."""
 
     name: str
@@ -35,6 +35,7 @@ class Server:
     member_told_at: datetime | None = None
     deposed_at: datetime = NEVER
     linked_at: datetime = NEVER
+    said_at: datetime = NEVER
 
     @property
     def address(self) -> str:
@@ -140,8 +141,15 @@ class Servers:
             links.append(self[name])
         for each in links:
             each.link_told_at = each.link_told_at or now
+            if each.name == name or not each.is_node:  # a node's own word counts for its shard, not a master's list
+                each.said_at = now
         for each in self:
-            if each.member_told_at is None and all(one.link_told_at for one in self._path(each)):
+            is_top = not each.master and each.linked_at != NEVER  # promoted before it was known as a replica
+            if (
+                each.member_told_at is None
+                and not is_top
+                and all(one.said_at >= one.linked_at for one in self._path(each))
+            ):
                 each.member_told_at = now
 
     def _path(self, server: Server) -> list[Server]:

@@ -200,7 +200,8 @@ def _releasable(
 
 def _open_or(nodes: Collection[str], open_rows: Sequence[Operation], all_rows: Sequence[Operation]) -> list[Operation]:
     """Return the rows of open waves, and those of these nodes."""
-    return [each for each in all_rows if each in open_rows or each.node in nodes]
+    is_open = {each.key for each in open_rows}
+    return [each for each in all_rows if each.key in is_open or each.node in nodes]
 
 
 def _may_be_released(row: Operation, rows: Rows, now: datetime) -> bool:
