@@ -314,9 +314,23 @@ def _former_shard(member: ShardMember, now: datetime) -> str:
     return member.former_shard if is_new else ""
 
 
+def _contrary(place: Place, name: str, members: Mapping[str, ShardMember]) -> tuple[str, ...]:
+    """Return the listed replicas that say that they copy another node of the fleet, or none."""
+    listed = {each: above for above in (name, *place.below) if above in members for each in members[above].replicas}
+    return tuple(
+        sorted(
+            each.node
+            for each in _of(listed, members)
+            if each.role and each.master != listed[each.node] and not each.unmanaged_master
+        )
+    )
+
+
 def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liveness | None, now: datetime) -> Place:
+    place = place_in_shard(member.node, members)
     return replace(
-        place_in_shard(member.node, members),
+        place,
+        contrary=_contrary(place, member.node, members),
         former_shard=_former_shard(member, now),
         host=member.host,
         heard_at=_heard_at(heard),

@@ -37,7 +37,8 @@ class Place:
 
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
     or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
-    `claimants`: nodes that say that they are one of these, but are not matched.
+    `claimants`: nodes that say that they are one of these, but are not matched. `contrary`: nodes that a server lists as its
+    replicas, but that say something else: a failover that one of them has not reported yet, or a lie.
     `former_shard`: the one before, if the shard has just changed. `host` is empty if not known. `domains`: its failure domain
     by label, empty if it does not have the label. `heard_at`: its newest heartbeat with facts. `is_fresh`: that is recent
     enough to act on.
@@ -51,6 +52,7 @@ class Place:
     unmanaged: tuple[str, ...] = ()
     unmanaged_master: str = ""
     claimants: tuple[str, ...] = ()
+    contrary: tuple[str, ...] = ()
     host: str = ""
     domains: Mapping[str, str] = field(default_factory=dict)
     heard_at: datetime | None = None
@@ -171,6 +173,9 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if lacking:
         return _lacks_module(turn, lacking)
+    if place.contrary:
+        text = f"{some_of(place.contrary)} to copy {node}, which lists it as a replica, or to be no node of the fleet"
+        return Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     if stale := [each for each in place.below if each in fleet.stale]:
         # It may have been restarted without the module. One late heartbeat is not worth an event.
         reason = Reason.REPLICA_SILENT if any(each in fleet.silent for each in stale) else None

@@ -7,6 +7,7 @@ import pytest
 from rollout.domain.errors import UnmanagedReplicaError
 from rollout.messages import ServerState
 from rollout.models import ShardMember
+from rollout.queries.explanations import of_node
 from rollout.services.ignored_replicas import ignore_replica
 from rollout.services.nodes import decommission_node, set_address
 from tests.recorded_fleet import installed, join, operation, phases, start, upload
@@ -96,6 +97,21 @@ def test_a_person_ends_the_lie(heal):
         decommission_node("liar")
     assert (member("m").replicas, member("m").unmanaged, member("m").claimants) == (["r1", "r2"], [], [])
     assert {member(each).shard for each in STATES} == {"m"}
+
+
+@pytest.mark.parametrize("word", [master_of(addresses=("u:1",)), replica_of("a:2", addresses=("u:1",))])
+def test_a_node_that_denies_to_be_the_replica_is_none(word):
+    """Only its claim of an address speaks for it: the real replica may be no node, and lacks the module."""
+    upload()
+    join("m", "n", "liar")
+    say(beat("m", master_of("u:1", addresses=("a:1",))))
+    say(beat("n", master_of(addresses=("a:2",))), beat("liar", word, modules=[installed()]))
+    after_a_minute()
+    uid = start(nodes=("m",), careful=ALL_AT_ONCE)
+    assert operation(uid, "m").phase == "scheduled"
+    assert "waits for liar to copy m" in of_node(uid, "m").document["summary"]
+    decommission_node("liar")
+    assert member("m").unmanaged == ["u:1"]
 
 
 def test_one_node_is_not_two_replicas():

@@ -242,7 +242,7 @@ def test_a_rollout_goes_on_when_the_places_of_nodes_change(change):
     fleet(2)
     say(
         beat("n0000", master_of(addresses=("a:1",))),
-        beat("n0001", master_of(addresses=("b:1",)), modules=[installed()]),
+        beat("n0001", replica_of("a:1", addresses=("b:1",)), modules=[installed()]),
     )
     uid = start(nodes=("n0000",), released=False)
     say(beat("n0000", master_of("a:9", addresses=("a:1",))))
