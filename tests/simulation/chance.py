@@ -257,9 +257,9 @@ def _ignore(world: World, name: str, uid: str) -> None:
 
 
 def _claim(world: World, name: str, uid: str) -> None:
-    """The node lies about its address. The address of a replica without an agent would be believed: only its own node could
-    contradict."""
-    world.claim(name, world.chance.choice(sorted(world.agents)), world.chance.choice((15.0, 200.0)))
+    """The node lies about its address: it is that of any server, also of a replica without an agent."""
+    others = sorted(each.name for each in world.servers)
+    world.claim(name, world.chance.choice(others), world.chance.choice((15.0, 200.0)))
 
 
 def _verb(command: Callable[[str], RolloutCommand]) -> Happening:

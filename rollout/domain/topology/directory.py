@@ -34,7 +34,7 @@ class Directory:
             for each in servers
             if not each.address
             for address in each.facts.addresses
-            if address in asked
+            if address in asked and not _is_of_master(address, each)
         )
         claims: dict[object, dict[str, None]] = {}
         for each in sorted(servers, key=lambda server: server.node):
@@ -70,6 +70,11 @@ class Directory:
 def key_of(address: str, by: Server) -> _Key:
     """Return what the address means when the server `by` names it."""
     return _Key((by.facts.network or f"of {by.node}") if is_loopback(address) else "", address)
+
+
+def _is_of_master(address: str, server: Server) -> bool:
+    """Return True if the server says that its master has this address: then it is not its own."""
+    return server.facts.master is not None and address == server.facts.master.address
 
 
 def _keys(addresses: Iterable[str], node_id: str, by: Server) -> list[object]:

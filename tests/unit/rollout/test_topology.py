@@ -252,6 +252,13 @@ def test_an_id_of_two_nodes_is_the_id_of_none():
     assert places_of(fleet)["1"].unmanaged == ("b",)
 
 
+def test_a_replica_does_not_have_the_address_of_its_master():
+    """A node claims the address of a replica without an agent, which it copies."""
+    stranger = "10.0.0.9:6379"
+    found = places_of([server("1", replicas=[stranger]), server("2", of=stranger, addresses=(at("2"), stranger))])
+    assert (found["1"].unmanaged, found["1"].claimants) == ((stranger,), ("2",))
+
+
 def test_an_address_with_another_id_is_no_match():
     replica = server("2", role="replica", master=Peer(address=at("1"), node_id="a"))
     assert places_of([server("1", node_id="x"), replica])["2"].unmanaged_master == at("1")
