@@ -13,7 +13,15 @@ from rollout.agent.operations.kept_options import refuse_to_lose_options
 from rollout.agent.operations.last_check import refuse_to_change, refuse_unless_it_repairs
 from rollout.agent.operations.operation import LOAD_SECONDS, UNLOAD_SECONDS, Operation
 from rollout.agent.operations.scratch import try_in_scratch
-from rollout.agent.operations.settle import RestartedError, crashed, is_restarted, noted_hang, settle, silent
+from rollout.agent.operations.settle import (
+    RestartedError,
+    crashed,
+    is_restarted,
+    leaves_writes_in_aof,
+    noted_hang,
+    settle,
+    silent,
+)
 from rollout.agent.server.causes import (
     LoadRefusedError,
     refusal,
@@ -85,7 +93,7 @@ def _activate(operation: Operation, package: Package, module: LoadedModule, done
     is_new = done.has_loaded or operation.resumed or bool(operation.watch.restarts)
     if operation.command.settle_seconds and (is_new or not operation.has_line(module)):
         operation.report(Phase.SETTLING)
-        settle(operation, facts.run_id)
+        settle(operation, facts.run_id, module)
     return done
 
 
@@ -163,9 +171,10 @@ def _load(operation: Operation, package: Package, module: LoadedModule, facts: S
             except LoadRefusedError as refused:
                 restore_options(operation, session)
                 raise _explained(operation, session, refused) from refused
+            operation.watch.loads = session.loads()
             message = restore_options(operation, session) if loaded else ""
             _refuse_unknown_option_lines(operation, session)
-            if operation.has_types or _leaves_writes_in_aof(session, module.name):
+            if operation.has_types or leaves_writes_in_aof(session, module.name):
                 operation.write_line(module)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     return Activated(has_loaded=True, swap_seconds=swap_seconds, message=message, scratch=scratch)
@@ -217,14 +226,6 @@ def _explained(operation: Operation, session: Session, refused: LoadRefusedError
     except (RefusedError, Failure):
         taken = {}
     return why_not_loaded(refused, operation.server_log.lines(), taken)
-
-
-def _leaves_writes_in_aof(session: Session, module_name: str) -> bool:
-    """Return True if a start may read the module's commands from the AOF, or if the server does not say."""
-    try:
-        return session.writes_aof() and bool(session.write_commands_of(module_name))
-    except RefusedError:
-        return True
 
 
 def _probe(operation: Operation, run_id: str) -> None:

@@ -4,6 +4,7 @@ The line in the include file stays until the file has none of these commands any
 """
 
 import time
+from collections.abc import Mapping
 
 from rollout.agent.failure import Failure
 from rollout.agent.operations.last_check import refuse_to_change
@@ -58,13 +59,24 @@ def unload_and_rewrite(operation: Operation, session: Session, loaded: LoadedMod
     calls, refused = session.unload_and_count(loaded.name)
     if refused is not None:
         raise not_unloaded(loaded, refused) from refused
-    if before is not None and all(calls.get(each, 0) == before.get(each, 0) for each in writes):
+    if (
+        before is not None
+        and _is_counted(before, calls)
+        and all(calls.get(each) == before.get(each) for each in writes)
+    ):
         return
     try:
         rewrite(operation, session)
     except Failure:
         session.load(loaded.path, loaded.args)
         raise
+
+
+def _is_counted(before: Mapping[str, int], calls: Mapping[str, int]) -> bool:
+    """Return False if the counts were reset since `before`, by CONFIG RESETSTAT: no count falls otherwise, and BGREWRITEAOF
+    was called."""
+    has_fallen = any(calls.get(name, 0) < count for name, count in before.items())
+    return not has_fallen and calls.get("bgrewriteaof", 0) > before.get("bgrewriteaof", 0)
 
 
 def _wait(operation: Operation, session: Session, end: float) -> dict[str, str]:

@@ -9,6 +9,7 @@ from rollout.agent.failure import AgentError, Failure
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.health import fault, more_failed_calls
 from rollout.agent.server.session import (
+    LoadedModule,
     RefusedError,
     Server,
     ServerLoadingError,
@@ -32,8 +33,8 @@ class RestartedError(AgentError):
     """The server was restarted, or a connection broke, and nothing says that the server crashed. It answers again."""
 
 
-def settle(operation: Operation, run_id: str) -> None:
-    """Wait until the server process `run_id` has run and been healthy for as long as the command says.
+def settle(operation: Operation, run_id: str, module: LoadedModule) -> None:
+    """Wait until the server process `run_id` has run and been healthy with `module` for as long as the command says.
 
     Raises: `RestartedError`; `Failure` if the server has crashed, hangs or is not healthy, or if the operation is canceled
     or out of time.
@@ -46,6 +47,7 @@ def settle(operation: Operation, run_id: str) -> None:
             wait = SAMPLE_SECONDS
             try:
                 is_ready = _is_ready(operation, connection.session(), run_id)
+                _keep_for_aof(operation, connection.session(), module)
                 if is_ready and left <= 0:
                     _look_after(operation, connection.session())
                     break
@@ -83,6 +85,21 @@ def _is_ready(operation: Operation, session: Session, run_id: str) -> bool:
         _look_after(operation, session)
         raise Failure(found.reason, found.message)
     return now.is_ready_as(watch.baseline or now)
+
+
+def leaves_writes_in_aof(session: Session, module_name: str) -> bool:
+    """Return True if a start may read the module's commands from the AOF, or if the server does not say."""
+    try:
+        return session.writes_aof() and bool(session.write_commands_of(module_name))
+    except RefusedError:
+        return True
+
+
+def _keep_for_aof(operation: Operation, session: Session, module: LoadedModule) -> None:
+    """Write the module's line if the AOF was switched on after the load: from then on, a start may need the module."""
+    writes_aof = operation.watch.last is not None and operation.watch.last.writes_aof
+    if writes_aof and not operation.has_line(module) and leaves_writes_in_aof(session, module.name):
+        operation.write_line(module)
 
 
 def _look_after(operation: Operation, session: Session) -> None:

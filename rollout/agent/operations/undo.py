@@ -13,7 +13,14 @@ from rollout.agent.node.node import observe
 from rollout.agent.operations.activate import restore_options
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.causes import UnloadRefusedError, refuse_if_named_in_acl
-from rollout.agent.server.session import LoadedModule, RefusedError, ServerLostError, Session
+from rollout.agent.server.session import (
+    LoadedModule,
+    RefusedError,
+    ServerLoadingError,
+    ServerLostError,
+    ServerSilentError,
+    Session,
+)
 from rollout.agent.server.swap import load, swap, unload
 from rollout.messages import Activation, Reason
 
@@ -128,8 +135,8 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
     writes = {name for each in news for name in session.write_commands_of(each.name)} - set(operation.before.commands)
     # The counts start at zero with the server: earlier calls are not known.
     has_restarted = failure.reason is Reason.SERVER_CRASHED or bool(operation.watch.restarts)
-    is_counted = not has_restarted and not operation.resumed
-    if called := sorted(session.called(writes) if is_counted else writes):
+    is_counted = operation.watch.loads and not has_restarted and not operation.resumed
+    if called := sorted(session.called(writes, loads=operation.watch.loads) if is_counted else writes):
         operation.write_line(news[0])
         raise _DataNeedsItError(
             f"the AOF may contain {', '.join(called)}: {news[0].name} {news[0].version} stays loaded until "
@@ -180,9 +187,14 @@ def _may_be_used(operation: Operation) -> bool:
     if persistence.read().problem or persistence.names(operation.server_target):
         return True
     try:
-        return any(operation.is_at_target(each) for each in operation.node.facts().modules)
+        return _is_loaded(operation)
     except Failure:
         return True
+
+
+def _is_loaded(operation: Operation) -> bool:
+    """Raises: `Failure`."""
+    return any(operation.is_at_target(each) for each in operation.node.facts().modules)
 
 
 def _restore_files(operation: Operation) -> None:
@@ -192,9 +204,20 @@ def _restore_files(operation: Operation) -> None:
     if is_replaced:
         _load_from_target(operation)
         node.settle(command.module_name, command.version)
-    elif not operation.before.content_sha256:
+    elif not operation.before.content_sha256 and not _may_be_loaded(operation):
         node.module_store.drop(command.module_name, command.version)
     node.module_store.sweep(command.module_name)
+
+
+def _may_be_loaded(operation: Operation) -> bool:
+    """Return True if the server has loaded the version's files, or if it runs and this is not known. CONFIG REWRITE by
+    another hand would write their line, so they must stay."""
+    try:
+        return _is_loaded(operation)
+    except (ServerSilentError, ServerLoadingError):
+        return True
+    except Failure as failure:
+        return failure.reason is not Reason.SERVER_UNREACHABLE
 
 
 def _restore_line(operation: Operation) -> None:

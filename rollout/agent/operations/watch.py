@@ -18,13 +18,14 @@ LOOP_SECONDS = 60.0
 class Watch:
     """`baseline`: the newest sample before the load. `last`: the newest sample of all. `before` and `after`: statistics.
 
-    `restarts`: when the server was seen restarted, by a monotonic clock. `remarks`: sentences for the report of a success.
+    `loads`: how often MODULE LOAD was called when the module was loaded. `restarts`: when the server was seen restarted, by a monotonic clock. `remarks`: sentences for the report of a success.
     """
 
     baseline: Sample | None = None
     last: Sample | None = None
     before: ServerStatistics | None = None
     after: ServerStatistics | None = None
+    loads: int = 0
     restarts: list[float] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -35,12 +36,17 @@ class Watch:
         self.baseline = sample(session)
 
     def look(self, session: Session) -> Sample:
-        """Take a sample. Without a baseline, and after a restart, it is the baseline; but the link was up if it was before."""
+        """Take a sample. Without a baseline, and after a restart, it is the baseline; but the link was up if it was before.
+
+        After CONFIG RESETSTAT, the baseline of the errors is 0.
+        """
         self.last = sample(session)
         if self.baseline is None:
             self.baseline = self.last
         elif self.baseline.run_id != self.last.run_id:
             self.baseline = replace(self.last, link_is_up=self.baseline.link_is_up)
+        elif self.last.is_reset_since(self.baseline) and self.baseline.error_replies:
+            self.baseline = replace(self.baseline, error_replies=0)
         return self.last
 
     def look_after(self, session: Session, module_name: str, commands: Collection[str]) -> None:

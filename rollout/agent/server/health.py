@@ -20,7 +20,8 @@ WORSE = 2
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """The server at one moment. `link_is_up` is None for a master. `link_down_seconds`: for how long it is not.
-    `error_replies`: errors that a replica answered to its master since its start; None if the server does not say."""
+    `error_replies`: errors that a replica answered to its master since its start, or since CONFIG RESETSTAT; None if the server
+    does not say. `connections`: accepted in the same time. `writes_aof` is True too if the server does not say."""
 
     run_id: str
     is_loading: bool = False
@@ -28,11 +29,17 @@ class Sample:
     link_is_up: bool | None = None
     link_down_seconds: int = 0
     error_replies: int | None = None
+    connections: int = 0
+    writes_aof: bool = False
 
     def is_ready_as(self, before: "Sample") -> bool:
         """Return True if the server has its data. The link of a replica must be up if it was up `before`."""
         is_link_missing = self.link_is_up is False and before.link_is_up is not False
         return not (self.is_loading or self.is_synchronizing or is_link_missing)
+
+    def is_reset_since(self, before: "Sample") -> bool:
+        """Return True if CONFIG RESETSTAT was called since `before`, a sample of the same process."""
+        return self.connections < before.connections or (self.error_replies or 0) < (before.error_replies or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,8 @@ def sample_from(info: Mapping[str, str]) -> Sample:
         link_is_up=info.get("master_link_status") == "up" if is_replica else None,
         link_down_seconds=_whole(info.get("master_link_down_since_seconds")) or 0 if is_replica else 0,
         error_replies=_whole(info.get("unexpected_error_replies")),
+        connections=_whole(info.get("total_connections_received")) or 0,
+        writes_aof=info.get("aof_enabled") != "0",
     )
 
 

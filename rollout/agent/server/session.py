@@ -143,10 +143,19 @@ class Session:
         answers = self.call("COMMAND", "INFO", *names) if names else []
         return [name for name, answer in zip(names, answers, strict=True) if answer and _is_write(answer)]
 
-    def called(self, commands: Iterable[str]) -> list[str]:
-        """Return the commands that were called since their module was loaded, or the server started."""
-        counts = calls_in(self.info("commandstats"))
-        return [each for each in commands if counts.get(each.lower())]
+    def loads(self) -> int:
+        """Return how often MODULE LOAD was called since the server started, or CONFIG RESETSTAT was called."""
+        return _loads_in(self.info("commandstats"))
+
+    def called(self, commands: Iterable[str], *, loads: int) -> list[str]:
+        """Return the commands that were called since MODULE LOAD was called for the last time.
+
+        `loads`: how often it was called by then. If it is fewer times now, CONFIG RESETSTAT has reset all counts, and no call
+        is known: then these are all commands.
+        """
+        stats = self.info("commandstats")
+        counts = calls_in(stats)
+        return [each for each in commands if counts.get(each.lower()) or _loads_in(stats) < loads]
 
     def writes_aof(self) -> bool:
         return self.info("persistence").get("aof_enabled") != "0"
@@ -292,6 +301,11 @@ def calls_in(info: Mapping[str, str]) -> dict[str, int]:
             name = key.removeprefix("cmdstat_").partition("|")[0].lower()
             calls[name] = calls.get(name, 0) + int(found[1])
     return calls
+
+
+def _loads_in(info: Mapping[str, str]) -> int:
+    found = re.match(r"calls=(\d+)", info.get("cmdstat_module|load", ""))
+    return int(found[1]) if found else 0
 
 
 def _fields(text: object) -> dict[str, str]:

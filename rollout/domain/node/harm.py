@@ -36,6 +36,8 @@ def harm_since(health: Mapping[str, Any], facts: Mapping[str, Any], restarts: Se
         return f"Its server was restarted twice within {CRASH_SECONDS} s since."
     before = health["unexpected_error_replies"] if is_same else 0
     now = facts.get("unexpected_error_replies") or 0
+    if before is not None and now < before:
+        before = 0  # CONFIG RESETSTAT
     if before is not None and now > before:
         return (
             f"Its server has answered {now - before} commands of its master with an error since, and lost these writes."

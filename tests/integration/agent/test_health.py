@@ -199,17 +199,20 @@ def raw(server, section):
 
 
 @BOTH
-def test_a_replica_that_drops_writes(site, built, replicates):
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_replica_that_drops_writes(site, built, replicates, is_reset):
     site.install(built("greet"))
     module = site.folder(built("writes", 1)) / "writes.so"
     site.install(built("writes", 1), activation="files")
     replicates.call("MODULE", "LOAD", str(module))
     replicates.call("WRITES.SET", "before", "v")  # dropped before: that is not this operation's fault
-    report = site.run_and(
-        site.command(built("greet", 10001), settle_seconds=30),
-        Phase.SETTLING,
-        lambda: replicates.call("WRITES.SET", "k", "v"),
-    )
+
+    def drop_a_write():
+        if is_reset:
+            site.server.call("CONFIG", "RESETSTAT")
+        replicates.call("WRITES.SET", "k", "v")
+
+    report = site.run_and(site.command(built("greet", 10001), settle_seconds=30), Phase.SETTLING, drop_a_write)
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.ERROR_REPLIES)
     assert "rose from" in report.message
     assert site.server.loaded() == {("greet", 10000)}

@@ -117,9 +117,10 @@ def test_a_hang_is_shown_while_the_operation_goes_on(admin):
         (CRASHED, "crashed since"),
         ({"unexpected_error_replies": 5}, "3 commands of its master"),
         ({"run_id": "b", "unexpected_error_replies": 1}, "1 commands of its master"),
+        ({"unexpected_error_replies": 1}, "1 commands of its master"),
         ({"role": "replica", "link_status": "down", "link_down_seconds": 6}, "down for 6 s"),
     ],
-    ids=["crash", "error replies", "error replies after a restart", "link"],
+    ids=["crash", "error replies", "error replies after a restart", "error replies after CONFIG RESETSTAT", "link"],
 )
 def test_a_server_that_is_harmed_during_the_soak_stops_the_rollout(facts, words):
     uid = soaking(2)
