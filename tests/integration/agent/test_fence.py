@@ -1,10 +1,13 @@
 """Commands that come twice, late or out of order, and agents that die."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from rollout.agent.failure import MalformedCommandError
+from rollout.agent.operations.runner import Runner
+from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Phase, Reason
 
 pytestmark = pytest.mark.slow
@@ -18,6 +21,19 @@ def test_ten_times_the_same_command_is_one_install(site, built):
     assert all(report == reports[0] for report in reports)
     assert site.said == [reports[0]]
     assert len(site.shelf.asked) == 1
+
+
+def test_the_same_command_at_once_is_one_install(site, built):
+    """Also for two agents of the node, while one takes over from the other."""
+    site.shelf.gate.clear()
+    command = site.command(built("greet"))
+    agents = [site.runner, site.runner, Runner(settings_from(site.environ)), Runner(settings_from(site.environ))]
+    with ThreadPoolExecutor() as pool:
+        work = [pool.submit(each.execute, command, report=site.said.append) for each in agents]
+        site.shelf.gate.set()
+        reports = {each.result() for each in work}
+    assert [each.phase for each in reports] == [Phase.SUCCEEDED]
+    assert (len(site.shelf.asked), site.server.call("INFO", "commandstats")["cmdstat_module|load"]["calls"]) == (1, 1)
 
 
 def test_a_failure_is_answered_again_without_work(site, built):
