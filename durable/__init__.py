@@ -3,6 +3,7 @@
 For the agent, the command line and the control plane alike: knows no Django, and no other package of this project.
 """
 
+import glob
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ from typing import BinaryIO
 def temporary_name(path: Path) -> Path:
     """Return a new name in the directory of `path`. It starts with a dot and ends with `.tmp`."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def remove_temporaries(path: Path) -> None:
+    """Delete the temporary files of processes that were killed while they replaced `path`. None may replace it now."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 12}.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from durable import make_directory, write_file
+from durable import make_directory, remove_temporaries, write_file
 from rollout.agent.inspection.configuration import split_words
 
 SIGNATURE = "# Written by Modfleet"
@@ -24,10 +24,11 @@ class IncludeFile:
 
     def ensure(self) -> None:
         """Create the file if it is missing: a server whose configuration names it without a glob does not start otherwise.
-        Restore all parked lines."""
+        Restore all parked lines, and delete what a killed agent has left."""
+        remove_temporaries(self._path)
         if not self._path.exists():
             self._write([])
-        self._unpark()
+        self.unpark()
 
     def has(self, module_path: PurePosixPath, args: Iterable[str]) -> bool:
         """Return True if a start loads exactly this."""
@@ -88,15 +89,18 @@ class IncludeFile:
     def parked(self, directory: PurePosixPath) -> Iterator[None]:
         """Make a start load nothing from `directory`. If the block raises, restore the lines."""
         lines = self._lines()
-        self._change([PARKED + line if _is_below(line, directory) else line for line in lines])
         try:
+            self._change([PARKED + line if _is_below(line, directory) else line for line in lines])
             yield
         except BaseException:
-            self._unpark()
+            self.unpark()
             raise
 
-    def _unpark(self) -> None:
-        self._change([line.removeprefix(PARKED) for line in self._lines()])
+    def unpark(self) -> bool:
+        """Restore all parked lines. Return False if there were none."""
+        lines = self._lines()
+        self._change([line.removeprefix(PARKED) for line in lines])
+        return any(line.startswith(PARKED) for line in lines)
 
     def _replaced(self, module_directory: PurePosixPath, line: str) -> list[str]:
         """Return all lines, with `line` instead of the first line of `module_directory`, and without its other lines."""

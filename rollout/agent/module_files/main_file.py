@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from durable import replacing
+from durable import remove_temporaries, replacing
 from rollout.agent.failure import Failure
 from rollout.agent.inspection.configuration import split_words
 from rollout.agent.inspection.regular_file import open_regular
@@ -25,6 +25,7 @@ def replace_line(file: Path, line: LoadLine, text: str) -> None:
         raise Failure(Reason.PERSISTENCE_CONFLICT, f"{line.place} was changed at the same time. Retry.")
     end = lines[index][len(lines[index].rstrip(b"\r\n")) :]
     lines[index] = text.encode(errors="surrogateescape") + end
+    remove_temporaries(file)  # of an agent that was killed here: the file may contain passwords
     with replacing(file, mode=found.st_mode & 0o7777) as new:
         os.fchown(new.fileno(), found.st_uid, found.st_gid)
         new.writelines(lines)

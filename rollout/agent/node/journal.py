@@ -90,6 +90,11 @@ class Journal:
             else:
                 yield True
 
+    def sweep(self) -> None:
+        """Delete the temporary files that a killed agent has left. Needs the lock."""
+        for left in self._directory.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+
     def entry(self, module_name: str) -> Entry | None:
         """Return the newest operation of the module. Raises: `Failure` (io_error) if its file cannot be read."""
         try:

@@ -327,8 +327,13 @@ class Persistence:
         """
         if self._is_observer:
             return ""
-        with self.lock:
-            missing = self._include.drop_missing(self._is_there) if rewrites and self.owner == "include" else []
+        unparked, missing = False, []
+        if rewrites and self.owner == "include":
+            with self.lock:
+                unparked = self._include.unpark()  # a full disk has kept the end of a removal from doing it
+                missing = self._include.drop_missing(self._is_there)
+        if unparked and not missing:
+            return f"Restored lines in {self._path}: the removal of their modules has not succeeded."
         if missing:
             return f"Removed from {self._path} the lines of files that do not exist: {', '.join(missing)}."
         start = self._with_adopted(start)

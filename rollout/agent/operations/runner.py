@@ -68,6 +68,7 @@ class Runner:
             self._recover()
 
     def _recover(self) -> None:
+        self.node.journal.sweep()
         self.node.persistence.ensure()
         for module in [each for each in self.node.module_store.root.iterdir() if each.is_dir()]:
             self.node.recover(module.name, unfinished=self._may_be_unfinished(module.name))

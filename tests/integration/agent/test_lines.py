@@ -3,11 +3,15 @@
 Each test of `Settling` and below is a row of the table in docs/adr/0009-swaps-and-lines.md.
 """
 
+import errno
+import os
 import signal
 import threading
 
 import pytest
 
+from durable import write_file
+from rollout.agent.module_files import include
 from rollout.agent.module_files.digests import file_digest
 from rollout.messages import Action, Activation, Phase, Reason
 from tests.integration.agent.conftest import SERVERS
@@ -406,3 +410,27 @@ def test_a_removal_that_takes_the_server_down_leaves_the_line(site, built):
     site.install(built("greet"))
     report = site.run_and(site.command(built("greet"), Action.REMOVE), Phase.REMOVING, site.server.kill)
     assert (report.phase, lines(site)) == (Phase.FAILED, [("greet", "10000")])
+
+
+@AOF_OFF
+def test_a_line_that_a_full_disk_has_kept_away_comes_back_with_a_heartbeat(site, built, monkeypatch):
+    """The server has refused the unload."""
+    site.install(built("timer", 1))
+    writes = iter([write_file])
+
+    def fill(path, content, *, mode):
+        write = next(writes, None)
+        if write is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content, mode=mode)
+
+    monkeypatch.setattr(include, "write_file", fill)
+    report = site.remove(built("timer", 1))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.DISK_FULL)
+    assert (lines(site), site.server.loaded()) == ([], {("timer", 1)})
+    monkeypatch.undo()
+    (change,) = site.runner.heartbeat(hello=False).facts.configuration_changes
+    assert "Restored lines" in change.message
+    assert lines(site) == [("timer", "1")]
+    site.server.restart()
+    assert site.server.loaded() == {("timer", 1)}

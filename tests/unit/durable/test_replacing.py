@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from durable import make_directory, replacing, write_file
+from durable import make_directory, remove_temporaries, replacing, temporary_name, write_file
 
 
 def test_it_works(tmp_path):
@@ -22,6 +22,16 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
         file.writelines([b"ne", "w"])  # type: ignore[list-item]  # the failure
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    path, other = tmp_path / "fi[l]e", tmp_path / "other"
+    for each in (path, other):
+        write_file(each, b"", mode=0o600)
+        temporary_name(each).write_bytes(b"")
+    remove_temporaries(path)
+    assert [each.name.startswith(".other") for each in tmp_path.glob(".*")] == [True]
+    assert path.exists()
 
 
 def test_the_mask_of_the_process_does_not_count(tmp_path):
