@@ -64,7 +64,7 @@ class ModuleStore:
         target, former = self.path(module_name, version), self._former(module_name, version)
         if target.exists() and not former.exists():
             copy = temporary_name(target)
-            shutil.copytree(target, copy, copy_function=os.link)
+            _link_all(target, copy)
             copy.rename(former)
             sync_directory(target.parent)
         return former.exists()
@@ -79,7 +79,7 @@ class ModuleStore:
         if not former.exists():
             return False
         copy = temporary_name(target)
-        shutil.copytree(former, copy, copy_function=os.link)
+        _link_all(former, copy)
         self._exchange(target, copy)
         self._replaced(module_name, version).unlink(missing_ok=True)
         return True
@@ -173,6 +173,17 @@ def exchange_names(one: Path, other: Path) -> bool:
         return False
     status: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
     return status == 0
+
+
+def _link_all(source: Path, to: Path) -> None:
+    """Make the directory `to`, with hard links to all files of `source`. Unlike `shutil.copytree`, the first error is raised as
+    it is, so that a full disk is one."""
+    make_directory(to, mode=0o755)
+    for each in source.iterdir():
+        if each.is_dir():
+            _link_all(each, to / each.name)
+        else:
+            os.link(each, to / each.name)
 
 
 def _remove(path: Path) -> None:

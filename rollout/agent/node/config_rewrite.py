@@ -5,6 +5,8 @@ the order of MODULE LIST, which is another one in each process. Seen on Redis 7.
 checked first: until the server has written the file, its next start is as it was.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -63,6 +65,12 @@ class ConfigRewrite:
                 session.call("CONFIG", "REWRITE")
                 return modules
         except RefusedError as error:
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise Failure(
+                    Reason.DISK_FULL,
+                    f"The server refuses CONFIG REWRITE: {str(error).rstrip('.')}. Free some space for its configuration file, "
+                    "then retry.",
+                ) from error
             what = (
                 "Allow it to the agent's user with `+config|rewrite`"
                 if error.lacks_permission

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
@@ -197,7 +197,18 @@ class Node:
             except Failure as failure:
                 log.warning("The former files of %s %s stay: %s", module_name, version, failure)
                 return
+            if self._has_loaded_from(former):
+                log.warning("The former files of %s %s stay: the server has loaded them", module_name, version)
+                return
             self.module_store.settle(module_name, version)
+
+    def _has_loaded_from(self, directory: PurePosixPath) -> bool:
+        """Return True if the server was started while its line named this directory: CONFIG REWRITE writes it again."""
+        try:
+            modules = self.facts().modules
+        except Failure:
+            return False
+        return any(PurePosixPath(each.path).is_relative_to(directory) for each in modules)
 
     def recover(self, module_name: str, *, unfinished: bool) -> None:
         """Clean up the module after a crash. Files that an `unfinished` operation set aside stay, for its repetition."""

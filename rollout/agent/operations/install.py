@@ -69,10 +69,10 @@ def put_in_place(operation: Operation, package: Package) -> bool:
     unpack(archive, package, fresh, deadline=operation.deadline.step("Verifying", VERIFY_SECONDS))
     archive.unlink()
     operation.report(Phase.INSTALLING)
-    _mark_replaced(operation)
     if node.module_store.set_aside(command.module_name, command.version) and operation.former_target:
         # Until the new files have settled, a start of the server loads the former ones.
         node.persistence.redirect(operation.server_target, operation.former_target)
+    _mark_replaced(operation)  # not before the files are set aside: an undo that finds them so deletes the mark
     node.module_store.place(fresh, command.module_name, command.version)
     node.digests.learn(operation.target, package.members)
     return True

@@ -118,3 +118,27 @@ def test_files_of_a_version_that_was_loaded_again_stay(site, built, monkeypatch)
     assert report.phase is Phase.FAILED
     assert site.server.loaded() == {("greet", 10001)}
     assert (site.folder(built("greet", 10001)) / "greet.so").is_file()
+
+
+# --- The server's configuration
+
+
+@pytest.mark.parametrize("former", [None, 10000])
+def test_a_server_that_forbids_modules_since_its_restart(site, built, former):
+    """It starts with the line of the former version, and then refuses MODULE LOAD."""
+    if former:
+        site.install(built("greet", former))
+    had = {("greet", former)} if former else set()
+
+    def restart():
+        site.server.modules = "no"
+        site.server.restart()
+
+    for phase in (Phase.INSTALLING, Phase.SETTLING):
+        site.server.modules = "local"
+        site.server.restart()
+        report = site.run_and(site.command(built("greet", 10001), settle_seconds=30), phase, restart)
+        assert (report.phase, report.reason) == (Phase.FAILED, Reason.MODULE_COMMAND_DISABLED)
+        assert (site.server.loaded(), site.folder(built("greet", 10001)).exists()) == (had, False)
+        site.server.restart()
+        assert site.server.loaded() == had

@@ -3,11 +3,12 @@
 The servers have a real configuration file. Each test is a line of the table in docs/adr/0015-one-owner-of-persistence.md.
 """
 
+import resource
 import shlex
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +404,30 @@ def test_a_line_that_waits_for_a_restart_is_not_removed(site, built):
     site.server.file.write_text(text)
     assert site.install(built("greet")).reason is Reason.MODULE_COMMAND_DISABLED
     assert site.server.file.read_text() == text
+
+
+@owned_by("rewrite")
+@pytest.mark.parametrize("phase", [Phase.FETCHING, Phase.SETTLING])
+def test_a_file_that_the_server_can_write_no_longer_keeps_the_old_version(site, built, phase):
+    """Before the load, and when the line is due."""
+    site.server.prefix = ("sh", "-c", 'trap "" XFSZ && exec "$@"', "sh")
+    site.server.restart()
+    site.install(built("greet"))
+
+    def limit(size: int) -> None:
+        hard = resource.prlimit(site.server.process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(site.server.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+    command = site.command(built("greet", 10001), settle_seconds=0.1)
+    report = site.run_and(command, phase, lambda: limit(100))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.PERSISTENCE_FAILED)
+    assert "could not be restored" not in report.message
+    assert site.server.loaded() == {("greet", 10000)}
+    assert site.server.loads() == ["greet/10000/greet.so"]
+    assert not site.folder(built("greet", 10001)).exists()
+    site.server.restart()
+    assert site.server.loaded() == {("greet", 10000)}
+    assert site.run(replace(command, attempt=2)).phase is Phase.SUCCEEDED
 
 
 @owned_by("rewrite")

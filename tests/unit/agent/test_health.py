@@ -26,7 +26,7 @@ def statistics(calls, failed):
 
 def test_a_replica():
     found = sample_from(REPLICA | {"loading": "0", "master_sync_in_progress": "0"})
-    assert found == sample(link_is_up=True, error_replies=3)
+    assert found == sample(link_is_up=True, error_replies=3, writes_aof=True)
     assert found.is_ready_as(found)
 
 
