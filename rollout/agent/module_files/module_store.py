@@ -176,14 +176,17 @@ def exchange_names(one: Path, other: Path) -> bool:
 
 
 def _link_all(source: Path, to: Path) -> None:
-    """Make the directory `to`, with hard links to all files of `source`. Unlike `shutil.copytree`, the first error is raised as
-    it is, so that a full disk is one."""
+    """Make the directory `to`, with hard links to all files of `source`, fsynced: a line may name one of them soon.
+
+    Unlike `shutil.copytree`, it raises the first error as it is, so that a full disk is one.
+    """
     make_directory(to, mode=0o755)
     for each in source.iterdir():
         if each.is_dir():
             _link_all(each, to / each.name)
         else:
             os.link(each, to / each.name)
+    sync_directory(to)
 
 
 def _remove(path: Path) -> None:

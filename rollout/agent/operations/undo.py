@@ -48,7 +48,7 @@ def undone(operation: Operation, failure: Failure) -> Failure:
     try:
         _undo(operation, failure)
     except (Failure, RefusedError, OSError) as problem:
-        reason = _reason(problem) if isinstance(failure, (CanceledError, MustWaitError)) else failure.reason
+        reason = failure.reason if _has_failed(failure) else _reason(problem)
         return Failure(reason, f"{failure.message} The node could not be restored completely: {problem}")
     return failure
 
@@ -173,13 +173,20 @@ def _restore_files_without_server(operation: Operation) -> None:
 def _restore_files_of_owner(operation: Operation, failure: Failure) -> None:
     """Restore the files of an operation that has not changed the server.
 
-    New files stay if that owner is still to act, or if the server or a line may need them.
+    New files stay if that owner is still to act, or if the server or a line may need them. Raises: `Failure` if an adoption has
+    written its line, which loads the same bytes: a retry does the rest.
     """
     node, command = operation.node, operation.command
     if failure.reason is Reason.EXTERNAL_CONFIGURATION:
         node.settle(command.module_name, command.version)
     elif operation.former_target or not _may_be_used(operation):
         _restore_files(operation)
+    elif command.adopt and _has_failed(failure) and node.persistence.names(operation.server_target):
+        raise Failure(failure.reason, "the next start of the server loads the module from the module store. Retry.")
+
+
+def _has_failed(failure: Failure) -> bool:
+    return not isinstance(failure, (CanceledError, MustWaitError))
 
 
 def _may_be_used(operation: Operation) -> bool:
