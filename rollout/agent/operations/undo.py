@@ -21,7 +21,7 @@ from rollout.agent.server.session import (
     ServerSilentError,
     Session,
 )
-from rollout.agent.server.swap import load, swap, unload
+from rollout.agent.server.swap import load, not_unloaded, swap, unload
 from rollout.messages import Activation, Reason
 
 log = logging.getLogger(__name__)
@@ -104,13 +104,31 @@ def _restore_server(operation: Operation, session: Session, failure: Failure) ->
             restore_options(operation, session)
             news = news[1:]
         for each in news:
-            unload(session, each)
+            _unload(operation, session, each)
     except UnloadRefusedError as refused:
         if refused.exports_types:
             _keep_line(operation, session, news[0], failure)
         raise
     except ServerLostError as error:
         raise Failure(Reason.SERVER_CRASHED, "the server crashed while it was being restored.") from error
+
+
+def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> None:
+    """Unload the module. If a write command was called since `_refuse_if_aof_needs` has looked, load it again and keep it."""
+    writes = _new_writes(operation, session, [loaded]) if session.writes_aof() else set()
+    if not writes:
+        unload(session, loaded)
+        return
+    try:
+        calls, refused = session.unload_and_count(loaded.name)
+    except RefusedError as error:
+        raise not_unloaded(loaded, error) from error
+    if refused:
+        raise not_unloaded(loaded, refused) from refused
+    if called := sorted(each for each in writes if calls.get(each.lower())):
+        load(session, loaded)
+        operation.write_line(loaded)
+        raise _aof_needs(loaded, called)
 
 
 def _keep_line(operation: Operation, session: Session, loaded: LoadedModule, failure: Failure) -> None:
@@ -132,16 +150,25 @@ def _refuse_if_aof_needs(operation: Operation, session: Session, news: list[Load
     """Raises: `Failure` if the AOF may contain commands that only the new version has."""
     if not session.writes_aof():
         return
-    writes = {name for each in news for name in session.write_commands_of(each.name)} - set(operation.before.commands)
+    writes = _new_writes(operation, session, news)
     # The counts start at zero with the server: earlier calls are not known.
     has_restarted = failure.reason is Reason.SERVER_CRASHED or bool(operation.watch.restarts)
     is_counted = operation.watch.loads and not has_restarted and not operation.resumed
     if called := sorted(session.called(writes, loads=operation.watch.loads) if is_counted else writes):
         operation.write_line(news[0])
-        raise _DataNeedsItError(
-            f"the AOF may contain {', '.join(called)}: {news[0].name} {news[0].version} stays loaded until "
-            "BGREWRITEAOF has succeeded and the module is removed."
-        )
+        raise _aof_needs(news[0], called)
+
+
+def _new_writes(operation: Operation, session: Session, news: list[LoadedModule]) -> set[str]:
+    """Return the write commands that only the new version has."""
+    return {name for each in news for name in session.write_commands_of(each.name)} - set(operation.before.commands)
+
+
+def _aof_needs(loaded: LoadedModule, called: list[str]) -> Failure:
+    return _DataNeedsItError(
+        f"the AOF may contain {', '.join(called)}: {loaded.name} {loaded.version} stays loaded until BGREWRITEAOF has "
+        "succeeded and the module is removed."
+    )
 
 
 def _refuse_if_acl_names(operation: Operation, session: Session, news: list[LoadedModule], failure: Failure) -> None:

@@ -50,6 +50,22 @@ def test_an_undo_does_not_trust_calls_that_were_reset(site, writes):
     assert starts_with_its_data(site)
 
 
+def test_an_undo_sees_a_call_until_its_unload(site, writes, monkeypatch):
+    """The first call comes after it has looked at the calls."""
+    unload = Session.unload_and_count
+
+    def write_and_unload(session, name):
+        write(site)
+        return unload(session, name)
+
+    monkeypatch.setattr(Session, "unload_and_count", write_and_unload)
+    command = site.command(writes, settle_seconds=30)
+    report = site.run_and(command, Phase.SETTLING, lambda: site.runner.give_up(command))
+    assert (report.phase, report.reason) == (Phase.FAILED, Reason.UNLOAD_REFUSED)
+    assert site.server.loaded() == {("writes", 1)}
+    assert starts_with_its_data(site)
+
+
 def test_a_removal_does_not_trust_calls_that_were_reset(site, writes, monkeypatch):
     """The commands were called after the append-only file was rewritten."""
     site.install(writes)
