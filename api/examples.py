@@ -66,6 +66,7 @@ VALUES: dict[str, Any] = {
     "Replication.replicas": ["10.0.0.7:6379"],
     "addresses": ["10.0.0.5:6379"],
     "network": "a9f0e61a137d86aa9db53465e0801612",
+    "replication_id": "5b8f0f5d0d1f6c8f3f4c2a6f7f3f0b9f4d2f7a10",
     "node_id": "07c37dfeb235213a872192d90877d0cd55635b91",
     "master_node_id": "",
     "replica_node_ids": ["292f8b365bb7edb5e285caf0b7e6ddc7265d2f4f"],

@@ -3,7 +3,7 @@
 A fact that is needed and not known is a reason to wait.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from rollout.messages import MOST_REPLICAS, Reason, Replication, ServerState, SlotMigration
 
@@ -11,19 +11,21 @@ from rollout.messages import MOST_REPLICAS, Reason, Replication, ServerState, Sl
 Wait = tuple[Reason, str]
 
 
-def why_not_ready(state: ServerState, *, others: Iterable[ServerState] = ()) -> Wait | None:
+def why_not_ready(state: ServerState, *, others: Mapping[str, ServerState] | None = None) -> Wait | None:
     """Return why no module of the server may be changed now, None if it may be.
 
-    `others`: the states of the other nodes of its shard. Slots that migrate to or from one of them count too: before Valkey
-    8, a replica does not know of its master's migrations.
+    `others`: the states of the nodes that it copies, by name. Slots that migrate to or from one of them count too: before
+    Valkey 8, a replica does not know of its master's migrations.
     """
     words = _loads(state) or _synchronizes(state) or _cluster_problem(state)
     if words:
         return Reason.SERVER_NOT_READY, words
     if state.cluster_enabled:
-        migrations = [each for one in (state, *others) for each in one.migrations or ()]
-        if migrations:
-            return Reason.SERVER_NOT_READY, _migrating(migrations[0])
+        if state.migrations:
+            return Reason.SERVER_NOT_READY, f"{_migrating(state.migrations[0])}."
+        for name, other in (others or {}).items():
+            if other.migrations:
+                return Reason.SERVER_NOT_READY, f"{_migrating(other.migrations[0])}, as {name} says."
     backups = _backups(state)
     if backups is None:
         return Reason.SERVER_NOT_READY, _unknown("which tools copy the server's data", "info")
@@ -96,7 +98,7 @@ def _cluster_problem(state: ServerState) -> str:
 def _migrating(migration: SlotMigration) -> str:
     word = "Slots" if any(each in migration.slots for each in " -") else "Slot"
     verb = "migrate" if word == "Slots" else "migrates"
-    return f"{word} {migration.slots} {verb} from {migration.source} to {migration.target}."
+    return f"{word} {migration.slots} {verb} from {migration.source} to {migration.target}"
 
 
 def _unknown(fact: str, *rights: str) -> str:

@@ -152,7 +152,7 @@ class ServerState:
     and `modules`, only the first ones are sent.
 
     `addresses`: each `host:port` by which other servers may know this one. A loopback address is a name only for servers
-    on the same host. `node_id`, `master_node_id` and `replica_node_ids` are those of the cluster. `backups`: clients that
+    on the same host. `replication_id`: all servers of a shard have the same one, through all levels. `node_id`, `master_node_id` and `replica_node_ids` are those of the cluster. `backups`: clients that
     only copy the data, such as `redis-cli --rdb`. `sentinels`: Sentinels that watch the server. `migrations`: of slots of
     this shard, as far as this server knows. `replication` is the part that `Command.expects` repeats.
     `persistence` is the owner of the lines that a start loads: `include`, `rewrite` or `external`. `to_do`: what that owner
@@ -192,6 +192,7 @@ class ServerState:
     module_count: Number | None = None
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MOST_ADDRESSES)] = ()
     network: Digest = ""
+    replication_id: Digest = ""
     node_id: Digest = ""
     master_node_id: Digest = ""
     replica_node_ids: Annotated[tuple[Digest, ...], Meta(max_length=MOST_REPLICAS)] = ()

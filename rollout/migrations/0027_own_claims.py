@@ -10,6 +10,11 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField(
+            model_name='shardmember',
+            name='unlisted',
+            field=models.JSONField(db_default=[], default=list),
+        ),
         migrations.RemoveConstraint(
             model_name='scratchsuccess',
             name='one_success_for_a_build_and_key',

@@ -10,7 +10,7 @@ from rollout.domain.errors import InvalidRolloutError, UnmanagedReplicaError
 from rollout.domain.placement.commands import Skip
 from rollout.domain.reasons import WORDS
 from rollout.domain.request import RolloutRequest
-from rollout.domain.rollout.turns import Fleet, Place, Turn, master_goes_first, out_of_order
+from rollout.domain.rollout.turns import Blocked, Fleet, Place, Turn, master_goes_first, out_of_order
 from rollout.domain.topology.addresses import is_replica_address, shown
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Capability, Reason
@@ -138,7 +138,7 @@ class ShardOrder:
             del unfinished[name]
             if block is not None and block.reason == Reason.UNMANAGED_REPLICA:
                 unmanaged[name] = place.unmanaged
-            elif block is not None and block.reason is not None:
+            elif block is not None and block.reason is not None and not _is_a_claim(block):
                 hint = WORDS[block.reason].hint
                 skips[name] = block.reason, f"{name} is skipped, because it would have to wait for {block.text}. {hint}"
                 continue
@@ -163,6 +163,12 @@ class ShardOrder:
         if request.action == Action.INSTALL:
             return Turn(node=node, target=request.version)
         return Turn(node=node, target=None) if self._loaded.get(node) == request.version else None
+
+
+def _is_a_claim(block: Blocked) -> bool:
+    """Return True if only another node's word blocks the node. It may lie, so the node is not skipped: it waits for some time
+    when it is its turn."""
+    return block.reason == Reason.REPLICA_LACKS_MODULE and not block.is_unfit
 
 
 def _is_related(member: ShardMember) -> bool:

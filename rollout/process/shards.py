@@ -22,9 +22,20 @@ from rollout.queries.nodes import node_rows
 _LOCK = (1_297_040_455, 1)
 _REPORTED = ("replication", "facts", "pace", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
 _MOVED = ("former_shard", "moved_at")
-_PLACE = ("shard", "role", "master", "depth", "replicas", "unmanaged", "ignored", "unmanaged_master", "claimants")
+_PLACE = (
+    "shard",
+    "role",
+    "master",
+    "depth",
+    "replicas",
+    "unlisted",
+    "unmanaged",
+    "ignored",
+    "unmanaged_master",
+    "claimants",
+)
 #: Decoded by msgspec, which takes a fifth of Django's time.
-_LISTS = ("replicas", "unmanaged", "ignored", "claimants")
+_LISTS = ("replicas", "unlisted", "unmanaged", "ignored", "claimants")
 read_facts = Decoder(ServerFacts).decode
 _read_list = Decoder(tuple[str, ...]).decode
 

@@ -258,6 +258,7 @@ def _target(row: Operation, fleet: Fleet) -> int | None:
 def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
     """Return the place of a node among these members, which are those of its shard. `above` and `below` are of all levels."""
     above, below = _related(name, members, _masters), _related(name, members, _replicas)
+    listed = _related(name, members, _listed_replicas)
     member = members[name]
     strange_masters = (each.unmanaged_master for each in (member, *_of(above, members)) if each.unmanaged_master)
     return Place(
@@ -265,6 +266,7 @@ def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
         role=member.role,
         above=above,
         below=below,
+        unlisted=tuple(each for each in below if each not in listed),
         unmanaged=tuple(dict.fromkeys(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members))))),
         unmanaged_master=next(strange_masters, ""),
         claimants=tuple(
@@ -306,6 +308,10 @@ def _masters(member: ShardMember) -> Iterable[str]:
 def _replicas(member: ShardMember) -> Iterable[str]:
     replicas: list[str] = member.replicas
     return replicas
+
+
+def _listed_replicas(member: ShardMember) -> Iterable[str]:
+    return (each for each in member.replicas if each not in member.unlisted)
 
 
 def _former_shard(member: ShardMember, now: datetime) -> str:

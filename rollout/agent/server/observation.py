@@ -323,6 +323,7 @@ def _state(info: Mapping[str, str], **more: Any) -> ServerState:
         max_memory=number(info.get("maxmemory")),
         backups=place.backups(info),
         master_sync_in_progress=truth(info.get("master_sync_in_progress")),
+        replication_id=storable(info.get("master_replid", ""))[:64],
         replication=place.replication(info) if place.role(info) else None,
         **more,
     )

@@ -271,6 +271,7 @@ class ServerStateSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="Each `host:port` by which other servers may know this one"
     )
     network = serializers.CharField(allow_blank=True, help_text="Where its loopback addresses mean it")
+    replication_id = serializers.CharField(allow_blank=True, help_text="All servers of a shard have the same one")
     node_id = serializers.CharField(allow_blank=True, help_text="In the cluster")
     master_node_id = serializers.CharField(allow_blank=True, help_text="In the cluster")
     replica_node_ids = serializers.ListField(child=serializers.CharField(), help_text="In the cluster")

@@ -4,7 +4,7 @@ A node that changes its place all the time is recorded at a limited rate, becaus
 then, its row keeps the older place, and its agent returns an operation that is released by that place.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
@@ -38,12 +38,9 @@ def record_members(heartbeats: Collection[Heartbeat], now: datetime) -> set[str]
     if new:
         new &= set(members().filter(name__in=new).values_list("name", flat=True))
     rows = {name: _row(each, known.get(name), now) for name, each in reported.items() if name in known or name in new}
-    of_shards: dict[str, list[ShardMember]] = {}
-    for each in (known | rows).values():
-        of_shards.setdefault(each.shard, []).append(each)
+    newest = known | rows
     for row in rows.values():
-        others = [each for each in of_shards[row.shard] if each is not row and each.migrations] if row.shard else []
-        _judge(row, reported[row.node].facts or ServerState(), others, now)
+        _judge(row, reported[row.node].facts or ServerState(), _copied(row, newest), now)
     changed = {name: row for name, row in rows.items() if name in new or _reported(row) != _reported(known[name])}
     if any(name in new or row.facts != known[name].facts for name, row in changed.items()):
         return place_members(changed)
@@ -78,9 +75,22 @@ def _facts(state: ServerState, before: ShardMember | None) -> ServerFacts:
     return replace(facts, **kept)
 
 
-def _judge(row: ShardMember, state: ServerState, others: Iterable[ShardMember], now: datetime) -> None:
-    """Note if the server is ready for a change. `others`: members of its shard."""
-    migrations = (ServerState(migrations=convert(each.migrations, tuple[SlotMigration, ...])) for each in others)
+def _copied(row: ShardMember, members: Mapping[str, ShardMember]) -> list[ShardMember]:
+    """Return the nodes that the server copies, its master first; and those that say that they are its master, if none is
+    matched. The word of other nodes of its shard does not count: one that lies would make all of them wait."""
+    found = {name: members[name] for name in row.claimants if row.unmanaged_master and name in members}
+    name = row.master
+    while name in members and name not in found:
+        found[name] = members[name]
+        name = members[name].master
+    return [each for each in found.values() if each is not row]
+
+
+def _judge(row: ShardMember, state: ServerState, copied: Iterable[ShardMember], now: datetime) -> None:
+    """Note if the server is ready for a change. `copied`: the members that it copies."""
+    migrations = {
+        each.node: ServerState(migrations=convert(each.migrations, tuple[SlotMigration, ...])) for each in copied
+    }
     before = row.not_ready
     row.not_ready, message = why_not_ready(state, others=migrations) or ("", "")
     row.not_ready_message = message[:1000]

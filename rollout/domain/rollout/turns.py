@@ -36,7 +36,8 @@ class Place:
     """A node's place in its shard and on its host, and the state of its server, by its newest heartbeat.
 
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
-    or through others. `unmanaged` and `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
+    or through others. `unlisted`: those below of which only they themselves, or servers below them, say so. `unmanaged` and
+    `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `claimants`: nodes that say that they are one of these, but are not matched. `contrary`: nodes that a server lists as its
     replicas, but that say something else: a failover that one of them has not reported yet, or a lie.
     `former_shard`: the one before, if the shard has just changed. `host` is empty if not known. `domains`: its failure domain
@@ -49,6 +50,7 @@ class Place:
     former_shard: str = ""
     above: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     unmanaged_master: str = ""
     claimants: tuple[str, ...] = ()
@@ -166,13 +168,13 @@ def out_of_order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
 def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     node, unfinished = turn.node, fleet.unfinished
     if never := [each for each in place.below if each in unfinished and is_below(unfinished[each], turn.target)]:
-        return _lacks_module(turn, never)  # as in a rollback
+        return _lacks_module(turn, place, never)  # as in a rollback
     lacking = [each for each in place.below if is_below(fleet.loaded.get(each), turn.target)]
     if first := tuple(each for each in lacking if each in unfinished):
         words = "its replica" if len(first) == 1 else "its replicas"
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if lacking:
-        return _lacks_module(turn, lacking)
+        return _lacks_module(turn, place, lacking)
     if place.contrary:
         text = f"{some_of(place.contrary)} to copy {node}, which lists it as a replica, or to be no node of the fleet"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
@@ -190,13 +192,27 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
 def _no_node(place: Place) -> str:
     if not place.claimants:
         return "no node of the fleet"
-    return f"not matched with a node: {some_of(place.claimants)} report its address or its cluster node id"
+    verb = "reports" if len(place.claimants) == 1 else "report"
+    return (
+        f"not matched with a node: {some_of(place.claimants)} {verb} its address or its cluster node id; "
+        "`modfleet nodes set NAME --address ADDRESS` says which node it is, and decommissioning one that lies ends its claim"
+    )
 
 
-def _lacks_module(turn: Turn, lacking: Sequence[str]) -> Blocked:
-    text = f"{some_of(lacking)}, which copies {turn.node} and lacks the module"
-    reason = Reason.REPLICA_LACKS_MODULE
-    return Blocked(node=turn.node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
+def _lacks_module(turn: Turn, place: Place, lacking: Sequence[str]) -> Blocked:
+    """Return a block that skips the node; but only a wait if the node itself lists none of these replicas: they may lie."""
+    node, reason = turn.node, Reason.REPLICA_LACKS_MODULE
+    if listed := [each for each in lacking if each not in place.unlisted]:
+        verbs = "copies {} and lacks" if len(listed) == 1 else "copy {} and lack"
+        text = f"{some_of(listed)}, which {verbs.format(node)} the module"
+        return Blocked(node=node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
+    verbs, them = (
+        ("lacks the module and says that it copies", "it")
+        if len(lacking) == 1
+        else ("lack the module and say that they copy", "them")
+    )
+    text = f"{some_of(lacking)}, which {verbs} {node}; {node} does not list {them}. If that is wrong, decommission or revoke {them}"
+    return Blocked(node=node, block=Block.SERVER, reason=reason, text=text)
 
 
 def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:

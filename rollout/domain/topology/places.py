@@ -6,7 +6,8 @@ lies can change only the places of servers that it names. If two nodes say that 
 all that may copy it or be copied by it are one shard.
 
 A replica that is no node, such as one that was decommissioned, may have replicas that are nodes. They stay in the shard of
-the server that lists it, and count as its replicas too: they get its writes.
+the server that lists it, and count as its replicas too: they get its writes. If several such servers follow one another, no node
+lists the last one. Then its replica belongs to the master with the same replication id.
 """
 
 from collections import Counter
@@ -26,7 +27,7 @@ MOST_CLAIMANTS = 10
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses. `replicas` also has nodes that
-    copy an unmanaged replica.
+    copy an unmanaged replica. `unlisted`: those of them that the server itself does not list, so that only they say so.
 
     `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. One of these, if the
     shards of several nodes may be one. `depth`: 0 for the node at the top, 1 for its
@@ -40,6 +41,7 @@ class Place:
     master: str = ""
     depth: int = 0
     replicas: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unmanaged_master: str = ""
@@ -79,6 +81,7 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
             master=master,
             depth=depth + 1 if stranger else depth,
             replicas=tuple(sorted(by_own_word | own.nodes | further[server.node])),
+            unlisted=tuple(sorted((by_own_word | further[server.node]) - own.nodes)),
             unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
             ignored=own.ignored(ignored),
             unmanaged_master=unmanaged_master,
@@ -133,7 +136,8 @@ def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
 def _masters_through_strangers(
     servers: Collection[Server], masters: Mapping[str, tuple[str, str]], listed: Mapping[str, "_Listed"]
 ) -> dict[str, set[str]]:
-    """Return the nodes above each replica whose master is no node: all that list this master.
+    """Return the nodes above each replica whose master is no node: all that list this master, or else the masters with its
+    replication id.
 
     Not if nodes say that they are this master: then a server that lists it has an unmanaged replica that no person accepts.
     """
@@ -143,11 +147,16 @@ def _masters_through_strangers(
         addresses, ids = own.addresses - own.claimed, own.ids - own.claimed
         for stranger in (*(key_of(address, each) for address in addresses), *ids):
             above.setdefault(stranger, set()).add(each.node)
+    tops: dict[str, set[str]] = {}
+    for each in servers:
+        if each.facts.role == "master" and each.facts.replication_id:
+            tops.setdefault(each.facts.replication_id, set()).add(each.node)
     found: dict[str, set[str]] = {}
     for each in servers:
         if masters[each.node][1] and (peer := each.facts.master):
             by_address = above.get(key_of(peer.address, each), set()) if is_address(peer.address) else set()
-            if nodes := (above.get(peer.node_id, set()) | by_address) - {each.node}:
+            listing = (above.get(peer.node_id, set()) | by_address) - {each.node}
+            if nodes := listing or tops.get(each.facts.replication_id, set()):
                 found[each.node] = nodes
     return found
 

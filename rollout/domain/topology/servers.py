@@ -20,7 +20,7 @@ class ServerFacts:
 
     `replicas`: addresses of those that are connected. `unnamed`: how many more there are. `replica_ids`: cluster node ids
     of all that the cluster knows. `addresses`: those by which other servers may know this one. `network`: where its loopback
-    addresses mean it.
+    addresses mean it. `replication_id`: that of its shard.
     """
 
     role: str = ""
@@ -31,6 +31,7 @@ class ServerFacts:
     node_id: str = ""
     addresses: tuple[str, ...] = ()
     network: str = ""
+    replication_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,4 +68,5 @@ def facts_of(state: ServerState) -> ServerFacts:
         node_id=state.node_id,
         addresses=tuple(sorted({*map(canonical, state.addresses)})),
         network=state.network,
+        replication_id=state.replication_id,
     )

@@ -58,6 +58,21 @@ def test_a_replica_of_a_replica(site):
 
 
 @both
+def test_all_servers_of_a_chain_have_one_replication_id(site):
+    """Also beyond a server without an agent."""
+    with (
+        another(site, "master") as master,
+        another(site, "between") as between,
+        another(site, "elsewhere") as elsewhere,
+    ):
+        follow(between, master)
+        follow(site.server, between)
+        one = state_of(site).replication_id
+        at_master, alone = state_of(at(site, master)).replication_id, state_of(at(site, elsewhere)).replication_id
+        assert (len(one), one == at_master, one == alone) == (40, True, False)
+
+
+@both
 def test_a_tool_that_copies_the_data_is_no_replica(site):
     with copying(site.server):
         state = state_of(site)
@@ -141,7 +156,10 @@ def test_slots_that_migrate(site, binary):
         replica = state_of(at(site, cluster.replica))
         # Before Valkey 8, a replica does not know what its master migrates.
         assert replica.migrations == (seen if binary == VALKEY else ())
-        assert why_not_ready(replica, others=[of_source]) == (Reason.SERVER_NOT_READY, words)
+        assert why_not_ready(replica, others={"m": of_source}) == (
+            Reason.SERVER_NOT_READY,
+            words if replica.migrations else f"{words[:-1]}, as m says.",
+        )
         for slot in (93, 100, 101):
             cluster.end_migration(slot)
         assert why_not_ready(state_of(at(site, cluster.first))) is None

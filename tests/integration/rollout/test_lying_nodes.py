@@ -1,16 +1,19 @@
 """A node reports the names of other servers as its own. It can make others wait, but it never makes them lose writes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rollout.domain.errors import UnmanagedReplicaError
-from rollout.messages import ServerState
+from rollout.messages import ServerState, SlotMigration
 from rollout.models import ShardMember
+from rollout.process.advance import advance
 from rollout.queries.explanations import of_node
 from rollout.services.ignored_replicas import ignore_replica
 from rollout.services.nodes import decommission_node, set_address
-from tests.recorded_fleet import installed, join, operation, phases, start, upload
+from tests.recorded_fleet import installed, inventory, join, operation, phases, start, upload
+from tests.recorded_fleet import say as answer
 from tests.recorded_shards import beat, master_of, member, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -120,6 +123,67 @@ def test_one_node_is_not_two_replicas():
     say(beat("m", master_of("u:1", "u:2", addresses=("a:1",))))
     say(beat("liar", replica_of("a:1", addresses=("u:1", "u:2")), modules=[installed()]))
     assert member("m").unmanaged == ["u:1", "u:2"]
+
+
+I_COPY_IT = replica_of("a:1", addresses=("e:1",))
+
+
+def test_a_node_that_says_that_it_copies_a_master_lets_it_wait_until_a_person_decides():
+    """The master itself does not list it, so it is not skipped. The wait names the node and the way out."""
+    shard(I_COPY_IT)
+    uid = start(nodes=("m", "r1", "r2"), careful=ALL_AT_ONCE)
+    for replica in ("r1", "r2"):
+        answer(uid, replica, inventory=inventory(installed()))
+    advance(uid)
+    row = operation(uid, "m")
+    assert (row.phase, row.reason) == ("scheduled", "replica_lacks_module")
+    assert "liar, which lacks the module and says that it copies m; m does not list it." in row.message
+    assert "If that is wrong, decommission or revoke it." in row.message
+    decommission_node("liar")
+    advance(uid)
+    assert operation(uid, "m").phase == "queued"
+
+
+def test_a_replica_that_its_master_lists_is_believed():
+    shard(master_of(addresses=("e:1",)))
+    repeat("r1")
+    uid = start(nodes=("m",), careful=ALL_AT_ONCE)
+    assert (operation(uid, "m").phase, operation(uid, "m").reason) == ("skipped", "replica_lacks_module")
+
+
+@pytest.mark.parametrize(
+    "claim", [{"role": "replica", "master": "a:1"}, {"addresses": ("a:2",)}], ids=["copies the master", "is a replica"]
+)
+def test_its_slots_keep_no_server_of_another_shard_waiting(claim):
+    slots = SlotMigration(slots="5", source="s:1", target="t:1", atomic=False)
+    lie: dict[str, Any] = {"cluster_enabled": True, "cluster_state": "ok", "migrations": (slots,)}
+    named = replica_of("a:1", **lie, addresses=("e:1",)) if "role" in claim else master_of(**lie, **claim)
+    upload()
+    join(*STATES, "liar")
+    cluster: dict[str, Any] = {"cluster_enabled": True, "cluster_state": "ok", "migrations": ()}
+    honest = {name: replace(state, **cluster) for name, state in STATES.items()}
+    say(*(beat(name, state) for name, state in honest.items()), beat("liar", named))
+    say(*(beat(name, state) for name, state in honest.items()))
+    assert {name: member(name).not_ready for name in STATES} == dict.fromkeys(STATES, "")
+    assert member("liar").not_ready == "server_not_ready"
+
+
+def test_two_strangers_in_a_row_do_not_split_a_shard():
+    """A master, two servers without agents, and a replica of the second one: INFO has one replication id for all."""
+    upload()
+    upload("other", content="c9")
+    join("m", "r")
+    say(
+        beat("m", master_of("x:1", addresses=("a:1",), replication_id="f" * 40)),
+        beat("r", replica_of("y:1", addresses=("a:2",), replication_id="f" * 40)),
+    )
+    ignore_replica("x:1", reason="It is decommissioned.")
+    after_a_minute()
+    assert member("m").shard == member("r").shard
+    uid = start(nodes=("m", "r"), careful=ALL_AT_ONCE)
+    assert phases(uid) == {"m": "scheduled", "r": "queued"}
+    answer(uid, "r", inventory=inventory(installed()))
+    assert phases(uid)["m"] == "queued"
 
 
 def test_a_lie_during_a_rollout_is_named_in_the_wait():

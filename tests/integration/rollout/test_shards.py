@@ -116,7 +116,7 @@ def test_a_replica_waits_while_slots_of_its_master_migrate():
     assert member("n0001").not_ready == ""
     say(beat("n0000", replace(master, migrations=moving)))
     say(beat("n0001", replica))
-    assert member("n0001").not_ready_message == "Slot 93 migrates from a:1 to b:1."
+    assert member("n0001").not_ready_message == "Slot 93 migrates from a:1 to b:1, as n0000 says."
     say(beat("n0000", master), beat("n0001", replica))
     assert member("n0001").not_ready == ""
 

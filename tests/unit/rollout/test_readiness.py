@@ -50,8 +50,8 @@ def test_a_server_that_is_copied(count, words):
 
 
 def test_slots_of_another_node_of_the_shard():
-    found = why_not_ready(CLUSTER, others=[CLUSTER, replace(CLUSTER, migrations=(ATOMIC,))])
-    assert found == (Reason.SERVER_NOT_READY, "Slots 5-9 migrate from a:1 to b:2.")
+    found = why_not_ready(CLUSTER, others={"a": CLUSTER, "m": replace(CLUSTER, migrations=(ATOMIC,))})
+    assert found == (Reason.SERVER_NOT_READY, "Slots 5-9 migrate from a:1 to b:2, as m says.")
 
 
 @pytest.mark.parametrize(
