@@ -9,6 +9,7 @@ from api.errors import ApiError
 from artifacts_app.errors import ArtifactNotFoundError
 from console.rollouts.body import Errors, body_of, errors_of
 from console.rollouts.fields import ALL, COMMON, MORE, SELECTOR, Field, Texts, defaults
+from rollout.admin.node_tables import FIRST_MEMBERS, shard_table
 from rollout.api.serializers.freeze import ReasonSerializer as ReasonSerializer  # noqa: PLC0414 - the views import all forms from here
 from rollout.api.serializers.start import StartRolloutSerializer
 from rollout.api.serializers.verbs import RemarkSerializer as RemarkSerializer  # noqa: PLC0414 - likewise
@@ -24,6 +25,7 @@ from rollout.domain.rollout.events import Origin
 from rollout.planning.forecast import plan_document
 from rollout.planning.planner import plan_of
 from rollout.services.start import start_rollout
+from ui.pages import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,14 @@ class StartForm:
                 self.errors = {"artifact": [error.description]}
             case _:
                 self.errors = _at_its_field(error.description)
+
+    @property
+    def shards(self) -> Table | None:
+        """The servers of the shards of the plan, None if there are none."""
+        shards = self.plan["shards"] if self.plan else ()
+        nodes = [node for shard in shards for node in shard["nodes"]]
+        reasons = {each["address"]: each["reason"] for shard in shards for each in shard["ignored_replicas"]}
+        return shard_table("Shards", nodes[:FIRST_MEMBERS], reasons) if nodes else None
 
     # --- For the page -------------------------------------------------------------------------------------------------
 

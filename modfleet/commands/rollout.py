@@ -11,6 +11,7 @@ from modfleet.commands.completion import NodeName, RolloutUid, node_names
 from modfleet.commands.parameters import builds
 from modfleet.commands.request import rollout_request
 from modfleet.commands.session import Session, Yes, is_a_person_there, open_session, printable, sheet, table
+from modfleet.commands.tree import shards_in_a_tree
 from modfleet.commands.watching import counted, reason_of, static_picture, title, watch_rollout
 from modfleet.failure import EXIT_CODES, UsageError
 from modfleet.watch import (
@@ -345,7 +346,9 @@ def _plan_in_words(plan: Document) -> RenderableType:
     if warnings := plan.get("warnings"):
         rows = ((each["node"], each["reason"], each["message"]) for each in warnings)
         parts += ["", table(("WARNING FOR", "REASON", "MESSAGE"), rows)]
-    # Nor does it send the next two.
+    # Nor does it send the next three.
+    if shards := plan.get("shards"):
+        parts += ["", *_shards_in_trees(shards[:NAMED], plan["shard_count"])]
     if learned := plan.get("learned"):
         parts += ["", Text(printable(" ".join(["Scratch servers:", *learned["in_words"]])))]
     if lost := plan.get("lost_options"):
@@ -354,6 +357,15 @@ def _plan_in_words(plan: Document) -> RenderableType:
         needed = ((each["module_name"], each["version"], _some(each["nodes"])) for each in plan["dependencies"])
         parts += ["", table(("NEEDED MODULE", "VERSION", "INSTALL ON"), needed)]
     return Group(*parts)
+
+
+def _shards_in_trees(shards: list[Document], count: int) -> list[RenderableType]:
+    nodes = [node for shard in shards for node in shard["nodes"]]
+    # Shards may share an ignored replica.
+    ignored = {each["address"]: each for shard in shards for each in shard["ignored_replicas"]}
+    more = count - len(shards)
+    tree = shards_in_a_tree(nodes, list(ignored.values()))
+    return [tree, Text(f"and {more} more shard{'s' if more > 1 else ''}")] if more else [tree]
 
 
 def _some(names: list[str]) -> str:

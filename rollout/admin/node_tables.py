@@ -1,5 +1,6 @@
 """The tables on a node's page: its server, its doctor, its modules, its latest operations and events."""
 
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +12,10 @@ from rollout.admin.cells import module_link, operation_title, phase_badge, reque
 from rollout.domain.node.events import node_stream
 from rollout.domain.topology.addresses import shown
 from rollout.messages import FindingStatus
-from rollout.models import NodeModule, Operation, ShardMember
+from rollout.models import NodeModule, Operation
 from rollout.queries.failures import telling_lines
 from rollout.queries.modules import modules_with_origin
-from rollout.queries.node_documents import drift_reason, node_detail
+from rollout.queries.node_documents import drift_reason, node_detail, shard_nodes
 from rollout.queries.nodes import members_of
 from rollout.queries.operations import newest_attempts_on
 from ui.cells import NOTHING, ago, badge, digest, duration, events_link, link, list_url, page_url, prose
@@ -118,26 +119,44 @@ def _replicas(server: dict[str, Any]) -> list[Table]:
 
 def _shard(shard: str | None) -> list[Table]:
     """Return a table of the nodes of the shard, from its top down; nothing if the node's place is not known."""
-    columns = ["Node", "Role", "Master", "Unmanaged replicas", "Ignored replicas", "Not ready"]
+    nodes = shard_nodes(members_of(shard)[:FIRST_MEMBERS])
+    more = list_url("rollout_node", {"q": shard or ""}) if len(nodes) == FIRST_MEMBERS else ""
+    return [shard_table("Shard", nodes, more=more)] if nodes else []
+
+
+def shard_table(
+    title: str, nodes: Iterable[Mapping[str, Any]], reasons: Mapping[str, str] | None = None, *, more: str = ""
+) -> Table:
+    """Return a table of these nodes, as `queries.node_documents.shard_nodes` has them. `reasons`: why replicas are ignored, by
+    address."""
+    listed = list(nodes)
+    names = {each["name"] for each in listed}
+    columns = ["Node", "Role", "Depth", "Master", "Sentinels", "Unmanaged replicas", "Ignored replicas", "Not ready"]
     rows = [
         (
-            link(page_url("rollout_node", each.node), each.node),
-            each.role or "not known",
-            _master(each),
-            ", ".join(map(shown, each.unmanaged)) or NOTHING,
-            ", ".join(each.ignored) or NOTHING,
-            prose(each.not_ready_message) or NOTHING,
+            link(page_url("rollout_node", each["name"]), each["name"]),
+            each["role"] or "not known",
+            each["depth"],
+            _master(each, names),
+            each["sentinels"] or NOTHING,
+            ", ".join(map(shown, each["unmanaged_replicas"])) or NOTHING,
+            ", ".join(_ignored(address, reasons or {}) for address in each["ignored_replicas"]) or NOTHING,
+            prose(each["not_ready"]["message"]) if each["not_ready"] else NOTHING,
         )
-        for each in members_of(shard)[:FIRST_MEMBERS]
+        for each in listed
     ]
-    more = list_url("rollout_node", {"q": shard or ""}) if len(rows) == FIRST_MEMBERS else ""
-    return [Table(title="Shard", columns=columns, rows=rows, when_empty="", more=more)] if rows else []
+    return Table(title=title, columns=columns, rows=rows, when_empty="", more=more)
 
 
-def _master(row: ShardMember) -> str:
-    if row.master:
-        return link(page_url("rollout_node", row.master), row.master)
-    return f"{shown(row.unmanaged_master)}, unmanaged" if row.unmanaged_master else NOTHING
+def _ignored(address: str, reasons: Mapping[str, str]) -> str:
+    return f"{address}: {reasons[address]}" if address in reasons else address
+
+
+def _master(node: Mapping[str, Any], names: Collection[str]) -> str:
+    master = node["master"]
+    if not master:
+        return NOTHING
+    return link(page_url("rollout_node", master), master) if master in names else f"{shown(master)}, unmanaged"
 
 
 def _loaded(server: dict[str, Any]) -> Table:

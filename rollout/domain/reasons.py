@@ -214,7 +214,7 @@ WORDS: Mapping[Reason, Words] = {
         "The message says why. Stop the clients that call the module, or correct the problem. Then retry.",
     ),
     Reason.UNLOADED_BY_HAND: Words(
-        "A person unloaded the module: the server has not restarted since.",
+        "A person unloaded the module: it vanished from a server that had not restarted.",
         "Modfleet does not load it again. Start a rollout of that node: install the module, or remove it.",
     ),
     Reason.SERVER_UNREACHABLE: Words(

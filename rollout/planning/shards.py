@@ -20,7 +20,7 @@ from rollout.planning.plan import PlanWarning
 from rollout.queries.turns import place_in_shard
 
 #: Servers that share their data with another one.
-_RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[]) | ~Q(replicas=[]) | ~Q(ignored=[])
+RELATED = ~Q(master="") | ~Q(unmanaged_master="") | ~Q(unmanaged=[]) | ~Q(replicas=[]) | ~Q(ignored=[])
 
 
 class Shards:
@@ -55,7 +55,7 @@ class ShardFacts:
     def members(self) -> Iterable[ShardMember]:
         """Return the members of the fleet's shards, and masters with ignored replicas, in the order of names; one query."""
         if self._members is None:
-            self._members = list(ShardMember.objects.filter(_RELATED).order_by("node"))
+            self._members = list(ShardMember.objects.filter(RELATED).order_by("node"))
         return self._members
 
     def loaded(self, module_name: str, nodes: Collection[str]) -> Mapping[str, int]:

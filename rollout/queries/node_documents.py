@@ -91,7 +91,7 @@ def node_document(
         "server_version": row.server_version,
         "role": row.role,
         "address": row.address or None,
-        **_place(member),
+        **place_document(member),
         "sentinels": None,
         "foreign_modules": [],
         "labels": {**row.agent_labels, **row.labels},
@@ -101,7 +101,7 @@ def node_document(
     }
 
 
-def _place(member: ShardMember | None) -> dict[str, Any]:
+def place_document(member: ShardMember | None) -> dict[str, Any]:
     """Return the node's place in its shard; null, or empty, if it is not known."""
     if member is None:
         return {
@@ -123,6 +123,24 @@ def _place(member: ShardMember | None) -> dict[str, Any]:
         "ignored_replicas": member.ignored,
         "not_ready": not_ready | {"since": rfc3339(member.not_ready_since)} if member.not_ready_since else None,
     }
+
+
+def shard_nodes(members: Iterable[ShardMember]) -> list[dict[str, Any]]:
+    """Return the nodes with their places in their shards as JSON, in the given order; two queries."""
+    listed = list(members)
+    names = [each.node for each in listed]
+    phases = dict(Node.objects.filter(name__in=names).values_list("name", "phase"))
+    sentinels = dict(NodeFacts.objects.filter(node__in=names).values_list("node", "server__sentinels"))
+    return [
+        {
+            "name": each.node,
+            "phase": phases[each.node],
+            "role": each.role,
+            "sentinels": sentinels.get(each.node),
+            **place_document(each),
+        }
+        for each in listed
+    ]
 
 
 def drift_reason(row: NodeModule) -> Reason | None:

@@ -131,31 +131,12 @@ class ServerModuleSerializer(serializers.Serializer[Any]):
     )
 
 
-class NodeSerializer(serializers.Serializer[Any]):
+class PlaceSerializer(serializers.Serializer[Any]):
+    """A node's place in its shard."""
+
     name = serializers.CharField()
     phase = serializers.ChoiceField(list(NodePhase))
-    identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
-    keys = serializers.ListField(
-        child=serializers.CharField(),
-        help_text="Ids of its keys, the one in use first. Compare it with the one that the installer printed before you accept the node",
-    )
-    duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
-    degraded = DegradationSerializer(allow_null=True, help_text="Null if the node's server can be used")
-    last_seen = serializers.DateTimeField(allow_null=True)
-    clock_skew_seconds = serializers.FloatField(
-        allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"
-    )
-    warnings = NodeWarningSerializer(many=True)
-    platform = serializers.CharField(help_text="For example `linux/x86_64`")
-    operating_system = serializers.CharField(
-        allow_blank=True, help_text="For example `rhel9`; empty if the node does not report it"
-    )
-    server = serializers.CharField()
-    server_version = serializers.CharField()
     role = serializers.CharField()
-    address = serializers.CharField(
-        allow_null=True, help_text="The address by which other servers know its server, if a person has set one"
-    )
     shard = serializers.CharField(
         allow_null=True,
         help_text="The node at the top of its shard, or the address of a master that is no node; null if it is not known",
@@ -179,6 +160,30 @@ class NodeSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="Sentinels that watch its server; null if not known"
     )
     not_ready = NotReadySerializer(allow_null=True, help_text="Why its server is not ready for a change; null if it is")
+
+
+class NodeSerializer(PlaceSerializer):
+    identity = serializers.ChoiceField(list(Identity), help_text="How its messages are known to be from it")
+    keys = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Ids of its keys, the one in use first. Compare it with the one that the installer printed before you accept the node",
+    )
+    duplicate = serializers.BooleanField(help_text="Two agents with its key are heard")
+    degraded = DegradationSerializer(allow_null=True, help_text="Null if the node's server can be used")
+    last_seen = serializers.DateTimeField(allow_null=True)
+    clock_skew_seconds = serializers.FloatField(
+        allow_null=True, help_text="Seconds by which the node's clock was ahead at its last heartbeat"
+    )
+    warnings = NodeWarningSerializer(many=True)
+    platform = serializers.CharField(help_text="For example `linux/x86_64`")
+    operating_system = serializers.CharField(
+        allow_blank=True, help_text="For example `rhel9`; empty if the node does not report it"
+    )
+    server = serializers.CharField()
+    server_version = serializers.CharField()
+    address = serializers.CharField(
+        allow_null=True, help_text="The address by which other servers know its server, if a person has set one"
+    )
     labels = serializers.DictField(child=serializers.CharField())
     other_modules = serializers.ListField(
         child=serializers.CharField(),

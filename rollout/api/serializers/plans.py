@@ -4,6 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from rollout.api.serializers.ignored_replicas import IgnoredReplicaSerializer
+from rollout.api.serializers.nodes import PlaceSerializer
 from rollout.api.serializers.strategy import StrategySerializer, choices
 from rollout.messages import Action, Activation, Reason
 
@@ -78,6 +80,16 @@ class PlannedDependencySerializer(serializers.Serializer[Any]):
     predicted_seconds = serializers.FloatField(allow_null=True)
 
 
+class PlannedShardSerializer(serializers.Serializer[Any]):
+    """A shard with a node of the plan."""
+
+    shard = serializers.CharField()
+    nodes = PlaceSerializer(many=True, help_text="All its nodes, from the top down")
+    ignored_replicas = IgnoredReplicaSerializer(
+        many=True, help_text="Its replicas without an agent that a person has accepted, with the reason"
+    )
+
+
 class PlanSerializer(serializers.Serializer[Any]):
     plan_hash = serializers.CharField()
     action = serializers.ChoiceField(choices(Action))
@@ -93,6 +105,10 @@ class PlanSerializer(serializers.Serializer[Any]):
     lost_options = LostOptionsSerializer(
         many=True, help_text="Nodes whose server has options of the module that the new build does not have"
     )
+    shards = PlannedShardSerializer(
+        many=True, help_text="The first 100 shards, first those that have replicas without an agent"
+    )
+    shard_count = serializers.IntegerField(help_text="The number of all shards with a node of the plan")
     min_healthy = serializers.IntegerField()
     max_failures = serializers.IntegerField()
     bytes = serializers.IntegerField(help_text="Bytes to transfer, without dependencies")

@@ -72,6 +72,16 @@ def test_after_a_restart_of_the_server_it_is_corrected(uid, admin):
     assert drift_reasons() == [""]
 
 
+def test_after_a_later_restart_it_stays_unloaded(uid, admin):
+    beat(FILES)
+    reconcile()
+    for _ in range(2):
+        beat(FILES, run_id="b")
+        assert reconciled() == []
+    assert drift_reasons() == ["unloaded_by_hand"]
+    assert shown(admin) == ("drifted", "unloaded_by_hand")
+
+
 @pytest.mark.parametrize("unknown", [{"run_id": ""}, {"problem": "server_loading"}])
 def test_while_the_modules_are_not_known_nobody_has_unloaded_them(uid, admin, unknown):
     beat(FILES, **unknown)

@@ -11,11 +11,15 @@ def node(name, shard, *, master=None, depth=0, role="master", **more):
     return {"name": name, "phase": "online", **lists, **place, **more}
 
 
-def shown(*nodes, ignored=()):
+def printed(parts):
     console = Console(width=200, legacy_windows=False)
     with console.capture() as captured:
-        console.print(shards_in_a_tree(list(nodes), list(ignored)))
+        console.print(parts)
     return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def shown(*nodes, ignored=()):
+    return printed(shards_in_a_tree(list(nodes), list(ignored)))
 
 
 def test_a_shard_with_all_kinds_of_replicas():
