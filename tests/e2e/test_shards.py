@@ -110,8 +110,8 @@ def append_only(shard: Shard) -> Iterator[None]:
     for each in shard.machines:
         each.append_only(True)
     yield
-    for each in shard.machines:
-        assert each.info("persistence")["aof_enabled"] == 1
+    for each in shard.machines:  # a full sync switches it off for a moment
+        wait_for(lambda each=each: each.info("persistence")["aof_enabled"] == 1)
         each.append_only(False)
 
 
@@ -350,6 +350,42 @@ def test_a_sentinel_fails_over_between_two_waves(control, folder):
         assert (sorted(turns), turns[-1]) == (shard.names, new.name)
         assert [control.node(each.name)["server_state"]["sentinels"] for each in made] == [1] * 3
         _restart_with(shard, 2)
+
+
+def test_a_tool_that_owns_the_configuration_gets_the_line_of_each_server_in_turn(control, folder):
+    """It writes the line and restarts the server. The agents do neither."""
+    settings = {**SETTINGS, "MODFLEET_PERSISTENCE": "external"}
+    made = [Machine(f"external-{each}", folder / each, REDIS, settings=settings) for each in "ab"]
+    a, b = made
+    shard = Shard(control, made)
+    with machines(control, made):
+        b.follow(a)
+        b.call("CONFIG", "REWRITE")
+        wait_for(lambda: shard.masters() == {a.name: "", b.name: a.name}, pause=PAUSE)
+        uid = shard.start("install", "writes", 1)
+        after = [_add_line_and_restart(each, control, uid) for each in (b, a)]
+        shard.succeeded(uid)
+        assert shard.turns(uid) == [b.name, a.name]
+        assert [each.loaded() for each in made] == [[("writes", 1)]] * 2
+        assert [(each.run_id, each.file.read_text()) for each in (b, a)] == after
+        assert [each.include.exists() for each in made] == [False] * 2
+
+
+def _line_for(fleet: Fleet, uid: str, machine: Machine) -> str:
+    """The line that the operation waits for, empty as long as it does not."""
+    operation = fleet.operation(uid, machine.name)
+    is_waiting = operation["reason"] == "external_configuration"
+    return str(operation["message"].split("`")[1]) if is_waiting else ""
+
+
+def _add_line_and_restart(machine: Machine, fleet: Fleet, uid: str) -> tuple[str, str]:
+    """Return what names the server's process, and its configuration."""
+    line = wait_for(lambda: _line_for(fleet, uid, machine), pause=PAUSE, state=lambda: fleet.state(uid))
+    assert (machine.loaded(), machine.lines()) == ([], [])
+    with machine.file.open("a") as file:
+        file.write(f"{line}\n")
+    machine.restart()
+    return machine.run_id, machine.file.read_text()
 
 
 def _priorities(watcher: Machine) -> list[int]:
