@@ -328,4 +328,6 @@ def test_a_directory_that_the_server_sees_elsewhere(site, built, in_debians_unit
         report = site.install(built("greet"))
         assert (report.phase, report.message) == (Phase.SUCCEEDED, "")
         assert report.scratch.problem == ""
-        assert ("sandbox: NoExecPaths of redis-server.service" in report.scratch.differences) == (isolation == "barrier")
+        assert ("sandbox: NoExecPaths of redis-server.service" in report.scratch.differences) == (
+            isolation == "barrier"
+        )
