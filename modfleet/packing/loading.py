@@ -9,7 +9,7 @@ from typing import Any
 from modfleet.packing import PackError, require_extra
 from modfleet.supervisor import StartError
 from modfleet.valkey import valkey_server
-from rollout.agent.scratch.confinement import Confinement
+from rollout.agent.scratch.confinement import Confinement, kept_apart
 from rollout.agent.scratch.live import LiveServer
 from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import (
@@ -81,7 +81,7 @@ def try_servers(
 def _try(server: str, module: Path, *, args: Sequence[str], dependencies: Sequence[Path]) -> Tried:
     program = _program(server)
     try:
-        with scratch_server(Path(program), Confinement(is_asked_for=True), seconds=SECONDS) as scratch:
+        with scratch_server(Path(program), kept_apart(Confinement(is_asked_for=True)), seconds=SECONDS) as scratch:
             tried = _try_in(scratch, program, module, args=args, dependencies=dependencies)
             if tried.loaded is None:
                 return tried
@@ -95,7 +95,8 @@ def _trial(
 ) -> ScratchLoad:
     """Do what a node does before it loads the module: load it, save, unload it, and start again without it."""
     path = scratch.directory / "module" / module.name
-    confinement = Confinement(is_asked_for=True, differences=("host: that of modfleet pack",))
+    confinement = kept_apart(Confinement(is_asked_for=True, differences=("host: that of modfleet pack",)))
+    confinement = confinement.showing([path.parent])  # with its deps/
     live = LiveServer(program=Path(program), product=product, config_file="", process=None, confinement=confinement)
     trial = Trial(
         key="0" * 64,  # it depends on the package, which is not written yet

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 #: Seconds between two checks if nothing has changed, after `yes` and after another result.
 DAY = 86_400.0
 NOT_YES_SECONDS = 600.0
+#: Seconds between two looks at the live server's process and unit.
+LIVE_SECONDS = 60.0
 
 
 class StartChecks:
@@ -42,6 +44,7 @@ class StartChecks:
         #: Of the thread only.
         self._live: LiveServer | None = None
         self._live_run_id = ""
+        self._live_until = 0.0
         self._start: NextStart | None = None
         self._start_modules: tuple[LoadedModule, ...] = ()
         self._due_at = 0.0
@@ -121,9 +124,10 @@ class StartChecks:
         return replace(found, checked_at=time.time())
 
     def _live_server(self, info: Mapping[str, str]) -> LiveServer:
-        """Return the live server. While its process runs, it is asked only once."""
-        if self._live is None or info.get("run_id") != self._live_run_id:
+        """Return the live server. Its unit may change while it runs."""
+        if self._live is None or info.get("run_id") != self._live_run_id or time.monotonic() >= self._live_until:
             self._live, self._live_run_id = live_server(self._settings, info), info.get("run_id", "")
+            self._live_until = time.monotonic() + LIVE_SECONDS
         return self._live
 
     def _keep(self, found: StartResult) -> None:

@@ -155,11 +155,6 @@ class Confinement:
 
 def confinement_of(settings: AgentSettings, process: Process | None) -> Confinement:
     """Return how the agent's scratch servers are confined. `process`: the live server's, None if it is not known."""
-    user, bubblewrap = _user(process), ""
-    is_isolated = _namespaces_work(user is None)
-    if not is_isolated and user is None and (found := shutil.which("bwrap")) and _works(found):
-        bubblewrap = found
-    barred = frozenset() if is_isolated or bubblewrap else _barrier()
     secrets = [settings.journal_dir]
     for each in (settings.identity_file, settings.server_password_file, settings.server_key):
         secrets += [each] if each else []
@@ -167,10 +162,7 @@ def confinement_of(settings: AgentSettings, process: Process | None) -> Confinem
         secrets.append(settings.identity_file.parent)
     unit = (process and process.unit) or ""
     made = Confinement(
-        user=user,
-        is_isolated=is_isolated,
-        bubblewrap=bubblewrap,
-        barred=barred,
+        user=_user(process),
         hidden=tuple(sorted({each.resolve() for each in secrets if each.exists()})),
         shown=(settings.modules_dir.resolve(),),
         megabytes=settings.scratch_megabytes,
@@ -178,7 +170,17 @@ def confinement_of(settings: AgentSettings, process: Process | None) -> Confinem
         settings=(unit_settings(unit) if unit else None) or {},
         modules=(settings.modules_dir.resolve(), settings.server_modules_dir or settings.modules_dir),
     )
+    made = kept_apart(made)
     return replace(made, differences=tuple(_differences(made, process)))
+
+
+def kept_apart(made: Confinement) -> Confinement:
+    """Return the same with the isolation that works here: namespaces, else bubblewrap, else the barrier."""
+    if _namespaces_work(made.user is None):
+        return replace(made, is_isolated=True)
+    if made.user is None and (found := shutil.which("bwrap")) and _works(found):
+        return replace(made, bubblewrap=found)
+    return replace(made, barred=_barrier())
 
 
 def scratch_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -79,7 +79,9 @@ def next_start(live: LiveServer, change: Change | None = None) -> NextStart:
     lines = tuple(each for each in (*main.directives, *options.directives) if _concerns_modules(each.words[0]))
     if change:
         lines = change(lines)
-    start = NextStart(live=live, lines=lines, are_all=arguments is not None)
+    # systemd puts variables into a command line: systemd.service(5). Their values are not known.
+    are_all = arguments is not None and not any("$" in each for each in arguments)
+    start = NextStart(live=live, lines=lines, are_all=are_all)
     stops, unknown = _unread(main, options)
     for line in start.modules:
         if stops or unknown:
@@ -156,7 +158,8 @@ def _identity(path: str) -> tuple[str | int, ...]:
         found = Path(path).stat()
     except (OSError, ValueError):
         return (path,)
-    return path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # The time of change: a person can set that of the content, and it does not tell of other rights.
+    return path, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def _refusal(server: ScratchServer, start: NextStart, seconds: float) -> str:

@@ -16,8 +16,9 @@ from rollout.agent.inspection.process import Process
 from rollout.agent.node.start_checks import StartChecks, last_result
 from rollout.agent.operations.runner import Runner
 from rollout.agent.scratch.confinement import Confinement
-from rollout.agent.scratch.live import LiveServer
+from rollout.agent.scratch.live import LiveServer, live_server
 from rollout.agent.scratch.start import check_start, next_start
+from rollout.agent.server.session import LoadedModule
 from rollout.agent.settings import settings_from
 from tests.fleet import ROOT
 from tests.integration.agent.conftest import SERVERS, SOURCES
@@ -178,6 +179,14 @@ def test_lines_of_the_command_line(site, module):
     assert (result, reason) == ("no", words)
 
 
+def test_options_of_a_variable_are_not_known(site, module):
+    """As in units of Fedora. The unit's EnvironmentFile= has its value."""
+    loaded = (LoadedModule(name="base", version=1, path=str(module("base"))),)
+    found = check_start(next_start(live(site, "--port", "0", "$OPTIONS")), loaded, seconds=30)
+    assert (found.result, found.reason.startswith("No visible line loads base")) == ("unknown", True)
+    assert check_start(next_start(live(site, "--port", "0")), loaded, seconds=30).result == "yes"
+
+
 def test_neither_file_nor_command_line_is_visible(site):
     start = next_start(replace(live(site), process=None))
     assert start.unknown == "The server was started without a configuration file, and its command line is not visible."
@@ -226,6 +235,32 @@ def test_a_change_of_a_line_or_a_file_is_seen(site, checks, module):
     copy.write_bytes(module("refuses").read_bytes())
     wait_for(lambda: newest()[0] == "no")
     wait_for(lambda: len(changes) >= 4)
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(site, checks, module):
+    _, newest, _ = checks
+    copy = site.folder / "copy.so"
+    copy.write_bytes(module("base").read_bytes())
+    copy.chmod(0o755)
+    lines(site, f"loadmodule {copy}")
+    wait_for(lambda: newest() == ("yes", ""))
+    before = copy.stat()
+    copy.write_bytes(bytes(before.st_size))
+    os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+    wait_for(lambda: newest()[0] == "no")
+
+
+def test_a_change_of_the_servers_unit_is_seen(site, checks, monkeypatch):
+    """The server runs on: its unit has other options for the next start."""
+    _, newest, _ = checks
+    wait_for(lambda: newest() == ("yes", ""))
+    changed = Process(pid=os.getpid(), arguments=("--loadmodule", "/nonexistent"))
+    monkeypatch.setattr(
+        "rollout.agent.node.start_checks.live_server",
+        lambda settings, info: replace(live_server(settings, info), process=changed),
+    )
+    monkeypatch.setattr("rollout.agent.node.start_checks.LIVE_SECONDS", 0.0)
+    wait_for(lambda: newest()[0] == "no")
 
 
 def test_the_result_is_kept_for_the_doctor_and_the_next_agent(site, checks):
