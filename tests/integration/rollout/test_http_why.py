@@ -182,7 +182,7 @@ def test_an_older_operation_is_waited_for(why):
     fleet(1)
     older = start()
     newer = start(version=1, supersede=True)
-    assert waits(why(newer)) == ["behind", "progress_deadline"]
+    assert waits(why(newer)) == ["behind"]
     assert older in why(newer, "n0000")["waits_for"][0]["text"]
 
 
