@@ -382,20 +382,6 @@ def test_its_memory_is_limited(binary):
         assert "ut Of Memory" in "".join(server.log()) or "ut of memory" in "".join(server.log())
 
 
-def test_as_root_it_runs_as_the_user_of_the_server(binary, short_folder, temporary):
-    short_folder.chmod(0o755)
-    temporary.chmod(0o755)
-    if os.geteuid() != 0:
-        pytest.fail("this test needs root")
-    with (
-        scratch_server(binary, Confinement(user=(65534, 65534, ())), seconds=30) as server,
-        server.started() as session,
-    ):
-        pid = session.info("server")["process_id"]
-        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
-        assert "Uid:\t65534\t65534\t65534\t65534" in Path(f"/proc/{pid}/status").read_text()
-
-
 def test_a_program_that_another_user_can_replace_is_not_run(binary, tmp_path):
     program = tmp_path / "server"
     program.write_bytes(binary.read_bytes())

@@ -1,4 +1,7 @@
-"""A module that attacks the host in a scratch server harms neither the live server nor the agent."""
+"""A module that attacks the host in a scratch server harms neither the live server nor the agent.
+
+The tests need a host with other users: `test_as_root.py` runs them in one, if root does not.
+"""
 
 import os
 import shutil
@@ -32,7 +35,6 @@ NAMESPACES, BARRED = Confinement(is_isolated=True), Confinement(barred=BARRIER)
 @pytest.fixture(params=["namespaces", "namespaces-servers-user", "barrier", "barrier-servers-user"])
 def confinement(request, monkeypatch):
     """What an agent without root gets, and what one with root gets for the server's user."""
-    assert os.geteuid() == 0, "this test needs root"
     made = NAMESPACES if request.param.startswith("namespaces") else BARRED
     if request.param.endswith("servers-user"):
         return replace(made, user=OTHER_USER)
@@ -105,6 +107,17 @@ def said(binary, confinement, attacks, *args, seconds=30.0):
         except ScratchEndedError as error:
             return "\n".join((*error.lines, error.ended))
     pytest.fail("the module was loaded")
+
+
+def test_as_root_it_runs_as_the_user_of_the_server(binary, short_folder, temporary):
+    short_folder.chmod(0o755)
+    with (
+        scratch_server(binary, Confinement(user=OTHER_USER), seconds=30) as server,
+        server.started() as session,
+    ):
+        pid = session.info("server")["process_id"]
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+        assert "Uid:\t{0}\t{0}\t{0}\t{0}".format(OTHER_USER[0]) in Path(f"/proc/{pid}/status").read_text()
 
 
 # --- The live server --------------------------------------------------------------------------------------------------
