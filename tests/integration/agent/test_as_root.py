@@ -17,9 +17,10 @@ def test_the_list_is_of_tests():
 if os.geteuid():  # root collects them as all others
 
     @pytest.mark.timeout(1200)
-    def test_in_a_namespace():
+    def test_in_a_namespace(tmp_path):
         tests = [f"tests/integration/agent/{each}" for each in NEEDING_ROOT]
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+        words.append(f"--basetemp={tmp_path / 'root'}")
         with namespace() as host:
             done = host.run(shlex.join(words), cwd=ROOT)
         assert done.returncode == 0, done.stdout
