@@ -110,8 +110,9 @@ def append_only(shard: Shard) -> Iterator[None]:
     for each in shard.machines:
         each.append_only(True)
     yield
-    for each in shard.machines:  # a full sync switches it off for a moment
-        wait_for(lambda each=each: each.info("persistence")["aof_enabled"] == 1)
+    # A full sync switches it off for a moment.
+    wait_for(lambda: all(each.info("persistence")["aof_enabled"] == 1 for each in shard.machines))
+    for each in shard.machines:
         each.append_only(False)
 
 
