@@ -143,7 +143,9 @@ class _Fleet:
             stale={each for each in members if not _is_heard(heard.get(each), FRESH_INTERVALS, self._now)},
             silent={each for each in members if not _is_heard(heard.get(each), SILENT_INTERVALS, self._now)},
         )
-        in_shards = [name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas]
+        in_shards = {name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas}
+        # Also a former master that has not reported yet that it copies the new one.
+        in_shards.update(chain.from_iterable(each.replicas for each in members.values()))
         unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
         return replace(
             fleet,

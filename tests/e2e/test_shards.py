@@ -110,8 +110,9 @@ def append_only(shard: Shard) -> Iterator[None]:
     for each in shard.machines:
         each.append_only(True)
     yield
-    for each in shard.machines:  # a full sync switches it off for a moment
-        wait_for(lambda each=each: each.info("persistence")["aof_enabled"] == 1)
+    # A full sync switches it off for a moment.
+    wait_for(lambda: all(each.info("persistence")["aof_enabled"] == 1 for each in shard.machines))
+    for each in shard.machines:
         each.append_only(False)
 
 
@@ -328,7 +329,7 @@ def test_what_a_sentinel_writes_into_the_configuration_does_not_stop_the_next_st
 
 def test_a_sentinel_fails_over_between_two_waves(control, folder):
     """It rewrites the file of each server, as the agents do after each change."""
-    settings = {**SETTINGS, "MODFLEET_PERSISTENCE": "rewrite"}
+    settings = {"MODFLEET_BEAT_SECONDS": "1", "MODFLEET_PERSISTENCE": "rewrite"}
     made = [Machine(f"rewrite-{each}", folder / each, REDIS, settings=settings) for each in "abc"]
     a, *replicas = made
     shard = Shard(control, made)
@@ -343,7 +344,9 @@ def test_a_sentinel_fails_over_between_two_waves(control, folder):
         new.call("CONFIG", "SET", "replica-priority", 1)
         wait_for(lambda: 1 in _priorities(watcher))
         wait_for(lambda: fails_over(watcher), pause=PAUSE)
-        wait_for(lambda: {each.master_port() or each.port for each in made} == {new.port})
+        places = {each.name: "" if each is new else new.name for each in made}
+        wait_for(lambda: shard.masters() == places, pause=PAUSE)
+        wait_for(lambda: all(each.is_in_step(new) for each in made))
         control.post(f"{ROLLOUTS}/{uid}/promote", {"wave": 0})
         shard.succeeded(uid)
         turns = shard.turns(uid)
@@ -354,7 +357,7 @@ def test_a_sentinel_fails_over_between_two_waves(control, folder):
 
 def test_a_tool_that_owns_the_configuration_gets_the_line_of_each_server_in_turn(control, folder):
     """It writes the line and restarts the server. The agents do neither."""
-    settings = {**SETTINGS, "MODFLEET_PERSISTENCE": "external"}
+    settings = {"MODFLEET_BEAT_SECONDS": "1", "MODFLEET_PERSISTENCE": "external"}
     made = [Machine(f"external-{each}", folder / each, REDIS, settings=settings) for each in "ab"]
     a, b = made
     shard = Shard(control, made)
