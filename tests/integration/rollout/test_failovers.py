@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rollout.messages import Phase, Reason
 from rollout.process.advance import advance
 from tests.recorded_fleet import installed, inventory, join, operation, phases, rollout, start, upload
 from tests.recorded_fleet import say as answer
@@ -22,7 +23,7 @@ def test_the_new_master_waits_for_the_former_one():
     uid = start(careful=ALL_AT_ONCE)
     assert phases(uid) == {"new": "queued", "old": "scheduled"}
     say(beat("old", master_of(addresses=("a:1",))), beat("new", master_of("a:1", addresses=("a:2",))))
-    answer(uid, "new", phase="scheduled", reason="role_changed", inventory=inventory())
+    answer(uid, "new", phase=Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, inventory=inventory())
     say(beat("old", master_of(addresses=("a:1",))), beat("new", master_of("a:1", addresses=("a:2",))))
     advance(uid)
     assert phases(uid)["new"] == "scheduled"
