@@ -19,7 +19,7 @@ from modfleet.packing.loading import Loaded, Tried, try_servers
 from modfleet.packing.manifest import RUN_ARGS, Binary, module_json
 from modfleet.packing.write import pack, sha256_of
 from modules_app.metadata import is_file_name
-from rollout.agent.node.node import PLATFORM, read_operating_system
+from rollout.agent.inspection.host import PLATFORM, read_operating_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from rollout.agent.inspection.host_files import on_host
 from rollout.agent.inspection.loaded_file import read_loaded_file
 from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.persistence import Persistence
+from rollout.agent.node.take_over import take_over
 from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.server.observation import is_bundled
 from rollout.agent.server.session import LoadedModule, Server
@@ -49,7 +50,7 @@ def _problem(host: Host, persistence: Persistence, module: LoadedModule) -> Outc
     if file.problem:
         path = on_host(reader.view or host.root, module.path)
         return warned(f"{said}{file.problem}", _fix_of(path))
-    if obstacle := persistence.take_over(start, module.name, module.path).obstacle:
+    if obstacle := take_over(persistence, start, module.name, module.path).obstacle:
         return warned(f"{said}{obstacle}", "docs/howto/adopt.md says what is needed.")
     return None
 

@@ -2,20 +2,19 @@
 
 import importlib.metadata
 import logging
-import platform
 import re
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.failure import Failure
+from rollout.agent.inspection.host import PLATFORM, read_host_id, read_operating_system
 from rollout.agent.inspection.loaded_file import LoadedFile
 from rollout.agent.module_files.digests import Digests
 from rollout.agent.module_files.module_store import ModuleStore
@@ -24,13 +23,15 @@ from rollout.agent.node.examinations import Examination, Examinations
 from rollout.agent.node.foreign_files import ForeignFiles
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
-from rollout.agent.node.persistence import Persistence, TakeOver
+from rollout.agent.node.persistence import Persistence
 from rollout.agent.node.start_checks import StartChecks
+from rollout.agent.node.take_over import TakeOver, take_over
 from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.call_outcomes import CallOutcomes
 from rollout.agent.server.causes import refusal
-from rollout.agent.server.observation import Observer, product
+from rollout.agent.server.facts import ServerFacts, facts_from, observe
+from rollout.agent.server.observation import Observer
 from rollout.agent.server.options import read_options
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import (
@@ -61,9 +62,6 @@ from rollout.messages import (
 )
 from rollout.signing import PROTOCOL
 
-#: Files that name the operating system: os-release(5).
-OS_RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
-
 #: Limits of `messages.NodeProfile.other_modules`.
 OTHER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 MOST_OTHERS = 64
@@ -76,64 +74,6 @@ log = logging.getLogger(__name__)
 
 #: The agent's release; empty if it is not installed as a package.
 RELEASE = next((each.version for each in importlib.metadata.distributions(name="modfleet")), "")
-
-PLATFORM = f"{platform.system().lower()}/{platform.machine()}"
-
-
-#: The machine's id and the host name: together they tell machines and containers apart.
-HOST_FILES = (Path("/etc/machine-id"), Path("/proc/sys/kernel/hostname"))
-
-
-def read_host_id(files: Sequence[Path] = HOST_FILES) -> str:
-    """Return what the files have that can be read."""
-    words = []
-    for each in files:
-        with suppress(OSError):
-            words.append(each.read_text().strip())
-    return "\0".join(words)
-
-
-def read_operating_system(files: Sequence[Path] = OS_RELEASES) -> str:
-    """Return a name such as `rhel9` from the first file that can be read; empty if the file has none."""
-    for file in files:
-        try:
-            fields = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
-        except (OSError, ValueError):
-            continue
-        known = operating_system("".join(fields.get(name, "").strip("\"' ") for name in ("ID", "VERSION_ID")))
-        return "" if known == "linux" else known  # the default of os-release(5)
-    return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerFacts:
-    """The state of the server; all empty while the server cannot be reached. `run_id` names its process."""
-
-    server: str = ""
-    version: str = ""
-    redis_version: str = ""
-    role: str = ""
-    run_id: str = ""
-    modules: tuple[LoadedModule, ...] = ()
-
-
-def observe(session: Session) -> ServerFacts:
-    """Ask the server for its state."""
-    return _facts_from(session.info("server") | session.info("replication"), session.modules())
-
-
-def _facts_from(info: Mapping[str, str], modules: tuple[LoadedModule, ...]) -> ServerFacts:
-    server, version = product(info)
-    role = "master" if info.get("role") == "master" else "replica"
-    run_id = info.get("run_id", "")
-    return ServerFacts(
-        server=server,
-        version=storable(version),
-        redis_version=storable(info.get("redis_version", "")),
-        role=role,
-        run_id=run_id,
-        modules=modules,
-    )
 
 
 class Node:
@@ -348,7 +288,7 @@ class Node:
         found = self._foreign_files.newest(state.run_id, foreign, reader.pid, reader.view, reader.started)
         start = reader.read({})
         return tuple(
-            self._with_take_over(each, found[each.path], self.persistence.take_over(start, each.name, each.path))
+            self._with_take_over(each, found[each.path], take_over(self.persistence, start, each.name, each.path))
             if each.path in foreign
             else each
             for each in modules
@@ -393,7 +333,7 @@ class Node:
             return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
         self._is_watched = True
         self._info = info
-        self._last_facts, self._last_state = _facts_from(info, modules), state
+        self._last_facts, self._last_state = facts_from(info, modules), state
         return self._last_facts, state
 
     def is_silent(self) -> bool:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from rollout.agent.failure import Failure
@@ -32,19 +32,6 @@ log = logging.getLogger(__name__)
 MOVE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeOver:
-    """The line of a module that Modfleet did not install. `place` and `line` are empty if there is none.
-
-    `obstacle`: why no line of Modfleet can take its place, empty if one can. `by_person`: a person or a tool must write it.
-    """
-
-    place: str
-    line: LoadLine | None
-    obstacle: str
-    by_person: bool
-
-
 class Persistence:
     """The lines of the node of these settings. Threads may share it.
 
@@ -64,9 +51,9 @@ class Persistence:
         self.reader = StartReader(settings.server_url, root)
         self._path = path
         self._node = settings.node
-        self._is_observer = settings.observe
+        self.is_observer = settings.observe
         self._include = IncludeFile(path)
-        self._store = store
+        self.store = store
         self._server = server
         self._adoptions = adoptions or Adoptions(settings.journal_dir)
         self._config_rewrite = ConfigRewrite(server, settings.journal_dir)
@@ -84,7 +71,7 @@ class Persistence:
 
     def ensure(self) -> None:
         """Prepare the include file at the start of the agent, and resolve what a crash has left."""
-        if self._is_observer:
+        if self.is_observer:
             return
         with self.lock:
             if self.owner == "include":
@@ -116,70 +103,25 @@ class Persistence:
 
     def others(self, start: StartLines) -> list[LoadLine]:
         """Return the lines that are not in our include file."""
-        return [each for each in start.lines if not self._is_ours(each)]
+        return [each for each in start.lines if not self.is_ours(each)]
 
-    def take_over(self, start: StartLines, name: str, path: str) -> TakeOver:
-        """Return what an adoption of the module `name` at `path` would do with its line. `start`: the lines as they are written.
-
-        An adoption that was not finished has left a line that loads the module from the module store.
-        """
-        store = self._store.server_root / name
-        lines = [each for each in start.lines if each.path == path or each.is_below(store)]
-        return TakeOver(
-            place=lines[0].place if lines else "",
-            line=lines[0] if lines else None,
-            obstacle=self._obstacle(start, lines),
-            by_person=self.is_external or any(not self._may_replace(each) for each in lines),
-        )
-
-    def _obstacle(self, start: StartLines, lines: Sequence[LoadLine]) -> str:
-        if self._is_observer:
-            return "Modfleet writes no line on this node: it only observes."
-        if start.problem:
-            return f"It is not known which lines load it: {start.problem} `modfleet agent doctor` says how to let the agent read."
-        if len(lines) > 1:
-            return f"More than one line loads it: {' and '.join(each.place for each in lines)}."
-        if self.is_external:
-            return ""
-        if not lines:
-            if self.owner == "include":
-                return ""
-            return "No line loads it, and CONFIG REWRITE would write its foreign path. Restart the server without it."
-        (line,) = lines
-        if not line.file:
-            return "The line is on the server's command line. Remove it there, and restart the server."
-        if line.file != start.main and not self._is_ours(line):
-            return f"The line is in {line.file}. Modfleet changes only its own file and the main file {start.main}."
-        return ""
-
-    def _may_replace(self, line: LoadLine) -> bool:
-        """Return True if this process may write another file in its place, with the same owner.
-
-        The server names its main file. As root, the agent changes no file of another user than the server's.
-        """
-        file, user = self._on_agent(line.file), os.geteuid() or self.reader.uid
-        try:
-            is_owner = bool(line.file) and file.lstat().st_uid == user
-        except OSError:
-            return False
-        return is_owner and not file.is_symlink() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
-
-    def adopt(self, found: TakeOver, module: LoadedModule) -> None:
-        """Make a start load `module` from the module store, instead of from where the line loads it now.
+    def adopt(self, line: LoadLine | None, module: LoadedModule) -> None:
+        """Make a start load `module` from the module store, instead of from where `line` loads it now.
 
         The line in the main file is replaced at its place, in one step, so at each moment one line loads the module.
         """
         with self.lock:
-            if found.line is None:
+            if line is None:
                 self._refuse_beside_sentinel()
                 self._include.remember(
                     PurePosixPath(module.path).parent.parent, PurePosixPath(module.path), module.args
                 )
                 return
-            replace_line(self._on_agent(found.line.file), found.line, load_line(module.path, found.line.args))
+            replace_line(self.on_agent(line.file), line, load_line(module.path, line.args))
             self.written = self.read_as_written()
 
-    def _on_agent(self, path: str) -> Path:
+    def on_agent(self, path: str) -> Path:
+        """Return where the agent sees a file that the server names."""
         return on_host(self.reader.view or ROOT, path)
 
     def has(self, module_path: PurePosixPath, args: Iterable[str]) -> bool:
@@ -325,7 +267,7 @@ class Persistence:
         `start`: the lines now. `rewrites`: no operation is in progress, so the server may write the module's line first, if
         that line names another version than the loaded one.
         """
-        if self._is_observer:
+        if self.is_observer:
             return ""
         unparked, missing = False, []
         if rewrites and self.owner == "include":
@@ -356,7 +298,7 @@ class Persistence:
         """Let the server write the lines of our include file into its main file: a node whose owner was `include` has such
         lines. Return what was done."""
         with self.lock:
-            ours = [(path, args) for path, args in self._include.loads() if self._store.is_ours(path)]
+            ours = [(path, args) for path, args in self._include.loads() if self.store.is_ours(path)]
             if not ours or time.monotonic() < self._moves_at:
                 return ""
             self._moves_at = time.monotonic() + MOVE_SECONDS
@@ -376,9 +318,9 @@ class Persistence:
 
     def _is_there(self, path: str) -> bool:
         """Return False if a module's file was deleted. While its module's directory cannot be seen, that is not known."""
-        if not self._store.is_ours(path):
+        if not self.store.is_ours(path):
             return True
-        file = self._store.on_agent(path)
+        file = self.store.on_agent(path)
         return file.exists() or not file.parents[1].is_dir()
 
     def _rewritten(self, doubled: list[LoadLine]) -> list[LoadLine]:
@@ -399,15 +341,15 @@ class Persistence:
         A line with which the server would not start either, or with other arguments, does not count: its file is missing, or
         CONFIG REWRITE has written it without the quotes that it needs.
         """
-        if not any(self._is_ours(each) for each in start.lines):
+        if not any(self.is_ours(each) for each in start.lines):
             return []
         return [
             each
             for each in self.others(start)
-            if self._store.is_ours(each.path)
+            if self.store.is_ours(each.path)
             and self._include.names(self._module_directory(each.path))
             and not self._include.has_quotes(self._module_directory(each.path))
-            and self._store.on_agent(each.path).is_file()
+            and self.store.on_agent(each.path).is_file()
         ]
 
     def _is_in_main(self, start: StartLines, module_directory: PurePosixPath) -> bool:
@@ -436,7 +378,7 @@ class Persistence:
 
     def _rewrite(self) -> StartLines:
         """Let the server write its configuration file. Return its lines."""
-        written = [each.path for each in self._config_rewrite.run() if self._store.is_ours(each.path)]
+        written = [each.path for each in self._config_rewrite.run() if self.store.is_ours(each.path)]
         if self.owner != "rewrite":
             written = [each.path for each in self._doubled(self.read())]
         for path in written:
@@ -452,11 +394,11 @@ class Persistence:
         )
 
     def _module_directory(self, path: str) -> PurePosixPath:
-        return self._store.server_root / PurePosixPath(path).relative_to(self._store.server_root).parts[0]
+        return self.store.server_root / PurePosixPath(path).relative_to(self.store.server_root).parts[0]
 
-    def _is_ours(self, line: LoadLine) -> bool:
+    def is_ours(self, line: LoadLine) -> bool:
         """Return True if the line is in our include file."""
         path = self._path
-        if path.is_relative_to(self._store.root):
-            path = Path(self._store.server_root / path.relative_to(self._store.root))
+        if path.is_relative_to(self.store.root):
+            path = Path(self.store.server_root / path.relative_to(self.store.root))
         return line.file == str(path) or (bool(line.file) and os.path.realpath(line.file) == os.path.realpath(path))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.digests import file_digest
-from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.external import wait_for_load
 from rollout.agent.operations.kept_options import refuse_to_lose_options
 from rollout.agent.operations.last_check import refuse_to_change, refuse_unless_it_repairs
@@ -29,6 +28,7 @@ from rollout.agent.server.causes import (
     taken_commands,
     why_not_loaded,
 )
+from rollout.agent.server.facts import ServerFacts, observe
 from rollout.agent.server.options import read_options, set_options
 from rollout.agent.server.session import (
     LoadedModule,

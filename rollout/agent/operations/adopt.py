@@ -9,8 +9,7 @@ from rollout.agent.failure import Failure, as_failure
 from rollout.agent.inspection.loaded_file import read_loaded_file
 from rollout.agent.module_files.include import load_line
 from rollout.agent.module_files.unpack import check_manifest
-from rollout.agent.node.node import ServerFacts
-from rollout.agent.node.persistence import TakeOver
+from rollout.agent.node.take_over import TakeOver, take_over
 from rollout.agent.operations.external import wait_for_line
 from rollout.agent.operations.install import put_in_place
 from rollout.agent.operations.last_check import refuse_to_change
@@ -18,6 +17,7 @@ from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcom
 from rollout.agent.operations.undo import undone
 from rollout.agent.server.adoptions import Adopted
 from rollout.agent.server.causes import refusal
+from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.observation import is_bundled
 from rollout.agent.server.session import LoadedModule, RefusedError
 from rollout.messages import Package, Phase, Reason
@@ -85,7 +85,7 @@ def _adoptable(operation: Operation, package: Package) -> tuple[LoadedModule, st
         raise Failure(Reason.MODULE_NOT_OURS, f"{name} cannot be adopted: {file.problem}")
     if file.sha256 != next(each.sha256 for each in package.members if each.path == package.module_file):
         raise Failure(Reason.MODULE_NOT_OURS, f"{name} cannot be adopted: {module.path} is not the artifact's file.")
-    found = node.persistence.take_over(node.persistence.read_as_written(), module.name, module.path)
+    found = take_over(node.persistence, node.persistence.read_as_written(), module.name, module.path)
     if found.obstacle:
         raise Failure(Reason.PERSISTENCE_CONFLICT, f"{name} cannot be adopted: {found.obstacle}")
     return module, info.get("run_id", ""), found
@@ -106,7 +106,7 @@ def _take_over(operation: Operation, package: Package, module: LoadedModule, run
             raise _restarted()
     operation.commit()
     if not node.persistence.names(operation.server_target):
-        node.persistence.adopt(found, replace(module, path=target))
+        node.persistence.adopt(found.line, replace(module, path=target))
     node.adoptions.add(
         Adopted(name=module.name, version=module.version, path=module.path, target=target, run_id=run_id)
     )

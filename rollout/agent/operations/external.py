@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 
 from rollout.agent.failure import CanceledError, Failure
 from rollout.agent.module_files.include import load_line
-from rollout.agent.node.node import ServerFacts, observe
 from rollout.agent.operations.operation import Operation
+from rollout.agent.server.facts import ServerFacts, observe
 from rollout.agent.server.session import LoadedModule, RefusedError
 from rollout.messages import Reason
 

@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 
 from rollout.agent.deadline import Deadline
 from rollout.agent.node.journal import Before
-from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.node.node import Node
 from rollout.agent.operations.watch import Watch
 from rollout.agent.scratch.successes import Successes
+from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
 from rollout.messages import Command, Phase, Reason, ScratchLoad, ServerHealth, any_known

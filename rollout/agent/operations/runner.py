@@ -13,7 +13,7 @@ from rollout.agent.deadline import LONGEST_OPERATION, Deadline
 from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, MustWaitError, as_failure
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.journal import Before, Entry
-from rollout.agent.node.node import Node, ServerFacts
+from rollout.agent.node.node import Node
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.operations.adopt import adopt
 from rollout.agent.operations.expiry import Expiry
@@ -23,6 +23,7 @@ from rollout.agent.operations.operation import Operation, Outcome
 from rollout.agent.operations.remove import remove
 from rollout.agent.operations.watch import Watch
 from rollout.agent.server.causes import refusal
+from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.server_log import ServerLog, redacted
 from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import AgentSettings

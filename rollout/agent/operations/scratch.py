@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from rollout.agent.failure import Failure
-from rollout.agent.node.node import PLATFORM, ServerFacts
+from rollout.agent.inspection.host import PLATFORM
 from rollout.agent.operations.operation import Operation
 from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.successes import Successes
 from rollout.agent.scratch.types import lacks_type
+from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.session import LoadedModule
 from rollout.agent.server.texts import storable
 from rollout.messages import Package, Reason, ScratchLoad, scratch_key

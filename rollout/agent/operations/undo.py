@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from rollout.agent.failure import CanceledError, Failure, MustWaitError, as_failure
-from rollout.agent.node.node import observe
 from rollout.agent.operations.activate import restore_options
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.causes import UnloadRefusedError, refuse_if_named_in_acl
+from rollout.agent.server.facts import observe
 from rollout.agent.server.session import (
     LoadedModule,
     RefusedError,

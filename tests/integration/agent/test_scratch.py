@@ -17,7 +17,7 @@ import pytest
 
 from artifacts_app.package import inspect_package
 from modfleet.packing.build import Order, make_package
-from rollout.agent.node.node import PLATFORM
+from rollout.agent.inspection.host import PLATFORM
 from rollout.agent.operations.runner import Runner
 from rollout.agent.scratch.confinement import Confinement
 from rollout.agent.scratch.live import live_server

@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
+from rollout.agent.inspection.host import read_host_id
 from rollout.agent.inspection.sockets import network_id
-from rollout.agent.node.node import Node, read_host_id
+from rollout.agent.node.node import Node
 from rollout.agent.settings import settings_from
 from tests.fleet import ROOT
 

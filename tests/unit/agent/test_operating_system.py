@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.agent.node.node import read_operating_system
+from rollout.agent.inspection.host import read_operating_system
 
 
 @pytest.mark.parametrize(
