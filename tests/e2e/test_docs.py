@@ -1,14 +1,12 @@
-"""The tutorial, and how-tos about bytes, adoptions and removals, as pasted."""
+"""The tutorial, and the how-to about bytes, as pasted."""
 
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 from tests.fleet import PASSWORD, ROLLOUTS, ROOT, sample
-from tests.waiting import wait_for
 
 #: Where `modfleet` is.
 COMMANDS = Path(sys.executable).parent
@@ -62,31 +60,3 @@ def test_who_has_which_bytes(fleet, uploaded):
         rf"^\S+Z\s+install greet {version}\s+1\s+succeeded\s.*{ended['uid']}\s+alice$", by_command, re.MULTILINE
     )
     assert by_request.count(has["content_sha256"]) > 1
-
-
-def foreign_modules(fleet):
-    return [fleet.node(each)["foreign_modules"] for each in fleet.names]
-
-
-def test_adopt_and_remove_what_servers_have_loaded(fleet, tmp_path):
-    package = sample(tmp_path, 31000)
-    package.rename(tmp_path / "greet-1.zip")
-    with zipfile.ZipFile(tmp_path / "greet-1.zip") as archive:
-        (module,) = [each for each in archive.namelist() if each.endswith(".so")]
-        foreign = fleet.folder / "foreign.so"
-        foreign.write_bytes(archive.read(module))
-        foreign.chmod(0o755)
-    for name in fleet.names:
-        fleet.valkey(name, "MODULE", "LOAD", str(foreign))
-    wait_for(lambda: all(foreign_modules(fleet)))
-    user = {"MODFLEET_USER": "admin"}
-    said = paste(fleet, "howto/adopt.md", "adopted", folder=tmp_path, **user)
-    assert re.search(r"greet +31000 +3 +0", said)
-    fleet.end_of(re.findall(r"rollout watch ([0-9a-f]{32})", said)[-1])
-    wait_for(lambda: foreign_modules(fleet) == [[], [], []])
-    removed = paste(
-        fleet, "howto/remove-a-module.md", "removed", placeholders={"MODULE": "greet", "VERSION": "31000"}, **user
-    )
-    assert "plan_hash" in removed
-    assert fleet.end_of(re.findall(r"rollout ([0-9a-f]{32})", removed)[-1])["phase"] == "succeeded"
-    assert fleet.greetings() == ["", "", ""]

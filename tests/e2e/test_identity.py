@@ -46,7 +46,8 @@ def test_all_keys_are_replaced_during_a_rollout_and_the_broker_may_be_lost_after
         assert found["credentials"]["broker_password"] != before[name]["broker_password"]
     fleet.up.kill("broker")  # the agents open new connections, with their new passwords
     assert fleet.end_of(fleet.start(uploaded()))["progress"]["succeeded"] == 3
-    assert [fleet.node(name)["phase"] for name in fleet.names] == ["online"] * 3
+    # The doctor may have looked while the broker was away.
+    wait_for(lambda: [fleet.node(name)["phase"] for name in fleet.names] == ["online"] * 3, pause=PAUSE)
 
 
 def test_a_heartbeat_that_nobody_signed_changes_nothing(fleet):

@@ -176,10 +176,16 @@ def _load(server: ScratchServer, session: Session, trial: Trial) -> None:
 
 
 def _exports_types(session: Session, module: LoadedModule) -> bool | None:
-    """Unload the module. Return True if it exports data types; None if it cannot be unloaded for another reason."""
+    """Unload the module. Return True if it exports data types; None if that is not known.
+
+    A server looks for data types first: if it names a timer, a blocked client or another module, there is none (moduleUnload in
+    module.c of Redis 7.0.15 and Valkey 9.1).
+    """
     try:
         unload(session, module)
     except UnloadRefusedError as refused:
+        if refused.reason in {Reason.MODULE_BUSY, Reason.USED_BY_MODULE}:
+            return False
         return True if refused.exports_types else None
     return False
 

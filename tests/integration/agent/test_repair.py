@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from rollout.agent.node.start_checks import StartChecks
+from rollout.agent.node.start_checks import StartChecks, last_result
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Activation, Phase, Reason, WouldStart
@@ -138,6 +138,7 @@ def test_what_is_not_known_is_no_repair(site, built):
     break_file(site, built("greet"))
     site.environ["MODFLEET_SERVER_BINARY"] = "/nonexistent"
     settings = settings_from(site.environ)
+    wait_for(lambda: (kept := last_result(settings)) is not None and kept.result is WouldStart.NO)
     site.runner = Runner(settings, start_checks=StartChecks(settings, changed=lambda: None))
     report = site.remove(built("greet"))
     assert (report.phase, report.reason) == (Phase.SCHEDULED, Reason.SERVER_NOT_READY)

@@ -4,9 +4,9 @@ import pytest
 
 from rollout.messages import Phase, cancel_queue_for, queue_for, to_json
 from tests.envelopes import UNREADABLE, USELESS, mutations, task
-from tests.integration.agent.test_worker import broker, worker
+from tests.integration.agent.test_worker import broker, patience, worker
 
-__all__ = ["broker", "worker"]
+__all__ = ["broker", "patience", "worker"]
 
 pytestmark = pytest.mark.slow
 

@@ -79,6 +79,8 @@ def test_it_works(admin):
             "in_words": ["Not known yet: the first node's scratch server will find out."],
         },
         "lost_options": [],
+        "shards": [],
+        "shard_count": 0,
         "min_healthy": 1,
         "max_failures": 1,
         "bytes": 30,

@@ -288,7 +288,7 @@ def test_nodes(admin):
     assert admin.get(page["next"]).json()["results"][0]["name"] == "n0001"
     one = admin.get("/v2/nodes/n0000").json()
     assert one.items() >= page["results"][0].items()
-    assert one.keys() - page["results"][0].keys() == {"server_state", "doctor"}
+    assert one.keys() - page["results"][0].keys() == {"server_state", "doctor", "examined_at"}
     assert (one["phase"], one["modules"], one["platform"]) == ("online", [], "linux/x86_64")
     assert one["last_seen"].endswith("Z")
 
