@@ -12,8 +12,26 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name='shardmember',
-            name='unlisted',
+            name='contrary',
             field=models.JSONField(db_default=[], default=list),
+        ),
+        migrations.AddField(
+            model_name='shardmember',
+            name='doubted',
+            field=models.BooleanField(db_default=False, default=False),
+        ),
+        migrations.AddField(
+            model_name='shardmember',
+            name='former_shards',
+            field=models.JSONField(db_default={}, default=dict),
+        ),
+        migrations.RemoveField(
+            model_name='shardmember',
+            name='former_shard',
+        ),
+        migrations.RemoveField(
+            model_name='shardmember',
+            name='moved_at',
         ),
         migrations.RemoveConstraint(
             model_name='scratchsuccess',

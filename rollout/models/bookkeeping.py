@@ -95,13 +95,15 @@ class ShardMember(models.Model):
     #: The nodes that copy it, by their own facts or by its own, or that copy an unmanaged replica of it, by name. `master` of
     #: one may name another node.
     replicas = models.JSONField(default=list)
-    #: Those of them that it does not list itself.
-    unlisted = models.JSONField(default=list, db_default=[])
+    #: Those of them that it lists, but that say something else.
+    contrary = models.JSONField(default=list, db_default=[])
     #: Addresses of its replicas that are no nodes and that no person has accepted, and of those that a person has accepted.
     unmanaged = models.JSONField(default=list)
     ignored = models.JSONField(default=list)
     #: The address of its master, if that is no node.
     unmanaged_master = models.CharField(max_length=264, default="")
+    #: True if only it says that it copies its master: `domain.topology.places.Place`.
+    doubted = models.BooleanField(default=False, db_default=False)
     #: Nodes that say that they are one of these servers, but are not matched.
     claimants = models.JSONField(default=list, db_default=[])
     #: The newest `messages.Replication`, and the `ServerFacts` that the places of all nodes are computed from, as JSON. They
@@ -118,9 +120,8 @@ class ShardMember(models.Model):
     not_ready_since = models.DateTimeField(null=True)
     #: The machine or container of its agent.
     host = models.CharField(max_length=64, db_index=True)
-    #: The shard before this one, and when it changed.
-    former_shard = models.CharField(max_length=264, default="", db_default="")
-    moved_at = models.DateTimeField(null=True)
+    #: The shards that it has left within `queries.turns.MOVING_SECONDS` before its newest change, and when: Unix time.
+    former_shards = models.JSONField(default=dict, db_default={})
 
     def __str__(self) -> str:
         return self.node

@@ -17,25 +17,26 @@ from rollout.domain.topology.servers import Server, ServerFacts
 from rollout.models import Node, ShardMember
 from rollout.queries.ignored_replicas import ignored_addresses
 from rollout.queries.nodes import node_rows
+from rollout.queries.turns import lately_left
 
 #: The number of PostgreSQL's advisory lock, in the key space of two numbers. The log's lock has one number.
 _LOCK = (1_297_040_455, 1)
 _REPORTED = ("replication", "facts", "pace", "migrations", "host", "not_ready", "not_ready_message", "not_ready_since")
-_MOVED = ("former_shard", "moved_at")
 _PLACE = (
     "shard",
     "role",
     "master",
     "depth",
     "replicas",
-    "unlisted",
+    "contrary",
     "unmanaged",
     "ignored",
     "unmanaged_master",
+    "doubted",
     "claimants",
 )
 #: Decoded by msgspec, which takes a fifth of Django's time.
-_LISTS = ("replicas", "unlisted", "unmanaged", "ignored", "claimants")
+_LISTS = ("replicas", "contrary", "unmanaged", "ignored", "claimants")
 read_facts = Decoder(ServerFacts).decode
 _read_list = Decoder(tuple[str, ...]).decode
 
@@ -63,10 +64,12 @@ def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:
     moved = [name for name, place in places.items() if name not in news and place != known[name]]
     # Two writes: what a node has reported is written only by a transaction that has locked its liveness.
     write_members(
-        _placed((row for name, row in news.items() if name in places), places), (*_PLACE, *_MOVED, *_REPORTED)
+        _placed((row for name, row in news.items() if name in places), places), (*_PLACE, "former_shards", *_REPORTED)
     )
     if moved:
-        write_members(_placed(ShardMember.objects.filter(node__in=moved).order_by("node"), places), (*_PLACE, *_MOVED))
+        write_members(
+            _placed(ShardMember.objects.filter(node__in=moved).order_by("node"), places), (*_PLACE, "former_shards")
+        )
     return {*moved, *news.keys() & places.keys()}
 
 
@@ -102,7 +105,7 @@ def _known_members() -> tuple[dict[str, Place], dict[str, str]]:
 def move(row: ShardMember, place: Place, now: datetime) -> None:
     """Write the place into the row, and note its former shard if the shard has changed."""
     if row.shard and row.shard != place.shard:
-        row.former_shard, row.moved_at = row.shard, now
+        row.former_shards = {**lately_left(row, now), row.shard: now.timestamp()}
     for name, value in as_stored(place).items():
         setattr(row, name, value)
 

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain, count
 from typing import Any
 
 from django.db.models import Q, QuerySet
 
 from rollout.domain.rollout.releasable import Candidate, Releasable
-from rollout.domain.rollout.turns import Fleet, Place, Turn
+from rollout.domain.rollout.turns import Fleet, Place, Turn, Use
 from rollout.domain.strategy import Strategy
+from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Reason
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rollout, ShardMember
 from rollout.queries.use import calls_on, in_words
@@ -70,7 +72,7 @@ class Facts:
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
         """Return the nodes on which an operation is in progress that may change the server, also a late one."""
         nodes = Operation.attempts.filter(CHANGES_SERVER, in_progress(now)).values("node")
-        members = ShardMember.objects.filter(node__in=nodes).only("node", "shard", "host", "former_shard", "moved_at")
+        members = ShardMember.objects.filter(node__in=nodes).only("node", "shard", "host", "former_shards")
         return {each.node: each for each in members}
 
     def labels(self, now: datetime) -> set[str]:
@@ -153,8 +155,8 @@ class _Fleet:
             used=self._used(rows, members, fleet) if self._refuses_use else {},
         )
 
-    def _used(self, rows: Sequence[Operation], members: Mapping[str, ShardMember], fleet: Fleet) -> Mapping[str, str]:
-        """Return which clients call the module on a copy of the shard of each node that would unload it, as sentences."""
+    def _used(self, rows: Sequence[Operation], members: Mapping[str, ShardMember], fleet: Fleet) -> Mapping[str, Use]:
+        """Return the use of the module on the copies of the shard of each node that would unload it."""
         unloading = {
             each.node
             for each in rows
@@ -166,8 +168,8 @@ class _Fleet:
         shards = {name: copies[members[name].shard] for name in unloading if name in members}
         module_name = rows[0].module_name
         found = self._facts.used(module_name, set().union(*shards.values())) if shards else {}
-        used = {name: {each: found[each] for each in sorted(shard & found.keys())} for name, shard in shards.items()}
-        return {name: in_words(module_name, calls) for name, calls in used.items() if calls}
+        used = {name: shard & found.keys() for name, shard in shards.items()}
+        return {name: _use(module_name, name, nodes, found, members) for name, nodes in used.items() if nodes}
 
     def _members(self, names: Collection[str]) -> dict[str, ShardMember]:
         """Return the members of the shards of these nodes. One query for each level of a shard."""
@@ -205,7 +207,7 @@ class _Fleet:
             hosts: dict[str, set[str]] = {}
             members = self._facts.in_progress(self._now)
             for node, member in members.items():
-                for shard in (member.shard, _former_shard(member, self._now)):
+                for shard in (member.shard, *lately_left(member, self._now)):
                     shards.setdefault(shard, set()).add(node)
                 hosts.setdefault(member.host, set()).add(node)
             labels = {self._strategy.domain} - {""} | (self._facts.labels(self._now) if members else set())
@@ -260,7 +262,7 @@ def _target(row: Operation, fleet: Fleet) -> int | None:
 def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
     """Return the place of a node among these members, which are those of its shard. `above` and `below` are of all levels."""
     above, below = _related(name, members, _masters), _related(name, members, _replicas)
-    listed = _related(name, members, _listed_replicas)
+    certain = _related(name, members, partial(_certain_replicas, members))
     member = members[name]
     strange_masters = (each.unmanaged_master for each in (member, *_of(above, members)) if each.unmanaged_master)
     return Place(
@@ -268,7 +270,7 @@ def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
         role=member.role,
         above=above,
         below=below,
-        unlisted=tuple(each for each in below if each not in listed),
+        claimed=tuple(each for each in below if each not in certain),
         unmanaged=tuple(dict.fromkeys(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members))))),
         unmanaged_master=next(strange_masters, ""),
         claimants=tuple(
@@ -312,34 +314,51 @@ def _replicas(member: ShardMember) -> Iterable[str]:
     return replicas
 
 
-def _listed_replicas(member: ShardMember) -> Iterable[str]:
-    return (each for each in member.replicas if each not in member.unlisted)
-
-
-def _former_shard(member: ShardMember, now: datetime) -> str:
-    """Return the shard before this one, if it changed so lately that other members may not have told of it yet."""
-    is_new = member.moved_at is not None and member.moved_at + timedelta(seconds=MOVING_SECONDS) > now
-    return member.former_shard if is_new else ""
-
-
-def _contrary(place: Place, name: str, members: Mapping[str, ShardMember]) -> tuple[str, ...]:
-    """Return the listed replicas that say that they copy another node of the fleet, or none."""
-    listed = {each: above for above in (name, *place.below) if above in members for each in members[above].replicas}
-    return tuple(
-        sorted(
-            each.node
-            for each in _of(listed, members)
-            if each.role and each.master != listed[each.node] and not each.unmanaged_master
-        )
+def _certain_replicas(members: Mapping[str, ShardMember], member: ShardMember) -> Iterable[str]:
+    """Return the replicas that no node could have invented alone."""
+    return (
+        each.node for each in _of(member.replicas, members) if not each.doubted and each.node not in member.contrary
     )
+
+
+def certain_copies(name: str, members: Mapping[str, ShardMember]) -> set[str]:
+    """Return the node and the other copies of its shard, as far as the words of two servers each connect them."""
+
+    def neighbours(member: ShardMember) -> Iterable[str]:
+        above = (member.master,) if member.master and not member.doubted else ()
+        return chain(above, _certain_replicas(members, member))
+
+    return {name, *_related(name, members, neighbours)}
+
+
+def _use(
+    module_name: str,
+    name: str,
+    nodes: Collection[str],
+    calls: Mapping[str, Mapping[str, Any]],
+    members: Mapping[str, ShardMember],
+) -> Use:
+    certain = certain_copies(name, members).intersection(nodes)
+    text = in_words(module_name, {each: calls[each] for each in sorted(certain or nodes)})
+    if not certain:
+        text = f"{text} Only one node says that {some_of(sorted(nodes))} belongs to the shard; decommission or revoke one that lies."
+    return Use(text=text, is_certain=bool(certain))
+
+
+def lately_left(member: ShardMember, now: datetime) -> dict[str, float]:
+    """Return the shards that the node has left so lately that other members may not have reported it yet, and when. There are
+    several after two failovers, or if a node takes the name of a server and gives it back."""
+    former: dict[str, float] = member.former_shards
+    return {shard: at for shard, at in former.items() if at + MOVING_SECONDS > now.timestamp()}
 
 
 def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liveness | None, now: datetime) -> Place:
     place = place_in_shard(member.node, members)
     return replace(
         place,
-        contrary=_contrary(place, member.node, members),
-        former_shard=_former_shard(member, now),
+        contrary=tuple(sorted({*chain.from_iterable(each.contrary for each in (member, *_of(place.below, members)))})),
+        doubted=tuple(each.node for each in (member, *_of(place.above, members)) if each.doubted and each.master),
+        former_shards=frozenset(lately_left(member, now)),
         host=member.host,
         heard_at=_heard_at(heard),
         is_fresh=_is_heard(heard, FRESH_INTERVALS, now),

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from eventstore import database_now
-from rollout.domain.words import some_of
+from rollout.domain.words import as_name, some_of
 from rollout.models import NodeFacts
 
 #: Heartbeats that are older say nothing about the last 10 minutes.
@@ -27,7 +27,7 @@ def calls_on(module_name: str, nodes: Collection[str]) -> dict[str, Mapping[str,
 def in_words(module_name: str, used: Mapping[str, Mapping[str, Any]]) -> str:
     """Return as sentences where it is used, and what a person can do. `used` is what `calls_on` returns."""
     node, module = next(iter(used.items()))
-    clients = f" Newest clients: {', '.join(module['clients'])}." if module.get("clients") else ""
+    clients = f" Newest clients: {', '.join(map(as_name, module['clients']))}." if module.get("clients") else ""
     return (
         f"Commands of {module_name} were called in the last 10 minutes on {some_of(list(used))}. "
         f"On {node}: {_calls(module)}.{clients} "
@@ -36,5 +36,5 @@ def in_words(module_name: str, used: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _calls(module: Mapping[str, Any]) -> str:
-    count, most = module["recent_calls"], module["most_called"]
+    count, most = module["recent_calls"], as_name(module["most_called"])
     return f"1 call, of {most}" if count == 1 else f"{count} calls, most of them of {most}"

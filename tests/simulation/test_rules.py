@@ -181,7 +181,7 @@ def test_a_replica_without_an_agent_that_is_overlooked_is_found(monkeypatch):
 
 def test_a_shard_that_is_forgotten_in_a_failover_is_found(monkeypatch):
     """While a replica is changed that does not follow the new master yet, the new master is changed."""
-    monkeypatch.setattr(turns, "_former_shard", lambda *_: "")
+    monkeypatch.setattr(turns, "lately_left", lambda *_: {})
     world = shard(scripts=played(then=Script(seconds=40)))
     world.start(ALL, nodes=["n001", "n002"])
     world.servers.promote("n002", world.now)

@@ -36,21 +36,23 @@ class Place:
     """A node's place in its shard and on its host, and the state of its server, by its newest heartbeat.
 
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
-    or through others. `unlisted`: those below of which only they themselves, or servers below them, say so. `unmanaged` and
+    or through others. `claimed`: those below of which one node alone says so. `doubted`: the node and those above of which one
+    node alone says that they copy their master. `unmanaged` and
     `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `claimants`: nodes that say that they are one of these, but are not matched. `contrary`: nodes that a server lists as its
     replicas, but that say something else: a failover that one of them has not reported yet, or a lie.
-    `former_shard`: the one before, if the shard has just changed. `host` is empty if not known. `domains`: its failure domain
+    `former_shards`: those that it has just left. `host` is empty if not known. `domains`: its failure domain
     by label, empty if it does not have the label. `heard_at`: its newest heartbeat with facts. `is_fresh`: that is recent
     enough to act on.
     """
 
     shard: str
     role: str
-    former_shard: str = ""
+    former_shards: frozenset[str] = frozenset()
     above: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
-    unlisted: tuple[str, ...] = ()
+    claimed: tuple[str, ...] = ()
+    doubted: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     unmanaged_master: str = ""
     claimants: tuple[str, ...] = ()
@@ -65,7 +67,7 @@ class Place:
     @property
     def shards(self) -> frozenset[str]:
         """The names of the shards to which the server belongs, as far as its members have reported."""
-        return frozenset({self.shard, self.former_shard} - {""})
+        return self.former_shards | {self.shard}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +83,20 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """Which clients call a module, as sentences. `is_certain`: on a server that is a copy of the shard for certain."""
+
+    text: str
+    is_certain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """What turns depend on. `places`: of the nodes in question. `loaded`: the version of the module that each node has
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
     progress, of any rollout, or a late one. `stale`: the nodes whose newest facts are too old to act on. `silent`: those that
-    have missed more heartbeats than one. `used`: which clients call the module that the operation of a node would unload, on a copy of its shard, as
-    sentences. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    have missed more heartbeats than one. `used`: the use of the module that the operation of a node would unload, on a copy of its
+    shard. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
     the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
     names none does not leave the domain of another one."""
 
@@ -96,7 +106,7 @@ class Fleet:
     busy: Collection[str] = ()
     stale: Collection[str] = ()
     silent: Collection[str] = ()
-    used: Mapping[str, str] = field(default_factory=dict)
+    used: Mapping[str, Use] = field(default_factory=dict)
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -200,18 +210,17 @@ def _no_node(place: Place) -> str:
 
 
 def _lacks_module(turn: Turn, place: Place, lacking: Sequence[str]) -> Blocked:
-    """Return a block that skips the node; but only a wait if the node itself lists none of these replicas: they may lie."""
+    """Return a block that skips the node; but only a wait if one node alone says of each of these replicas that it is one."""
     node, reason = turn.node, Reason.REPLICA_LACKS_MODULE
-    if listed := [each for each in lacking if each not in place.unlisted]:
-        verbs = "copies {} and lacks" if len(listed) == 1 else "copy {} and lack"
-        text = f"{some_of(listed)}, which {verbs.format(node)} the module"
+    if certain := [each for each in lacking if each not in place.claimed]:
+        verbs = "copies {} and lacks" if len(certain) == 1 else "copy {} and lack"
+        text = f"{some_of(certain)}, which {verbs.format(node)} the module"
         return Blocked(node=node, block=Block.SHARD_ORDER, reason=reason, text=text, is_unfit=True)
-    verbs, them = (
-        ("lacks the module and says that it copies", "it")
-        if len(lacking) == 1
-        else ("lack the module and say that they copy", "them")
+    lack, copy, them = ("lacks", "copies", "it") if len(lacking) == 1 else ("lack", "copy", "them")
+    text = (
+        f"{some_of(lacking)}, which {lack} the module. Only one node says that {some_of(lacking)} {copy} {node}. "
+        f"If that is wrong, decommission or revoke {them}"
     )
-    text = f"{some_of(lacking)}, which {verbs} {node}; {node} does not list {them}. If that is wrong, decommission or revoke {them}"
     return Blocked(node=node, block=Block.SERVER, reason=reason, text=text)
 
 
@@ -220,6 +229,13 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.unmanaged_master:
         text = f"{shown(place.unmanaged_master)}, the master of {node}, which is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
+    if place.doubted:
+        text = (
+            f"proof that {some_of(place.doubted)} copies the node that it names as its master. That node does not list it, or has "
+            "another replication id. If the master is another server, `modfleet nodes set NAME --address ADDRESS` says where the "
+            "node is"
+        )
+        return Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)
     having = [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]
@@ -247,8 +263,8 @@ def _server(turn: Turn, place: Place) -> Blocked | None:
 def _used(turn: Turn, fleet: Fleet) -> Blocked | None:
     if (used := fleet.used.get(turn.node)) is None:
         return None
-    text = f"its clients to stop. {used}".rstrip(".")
-    return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.IN_USE, text=text, is_unfit=True)
+    text = f"its clients to stop. {used.text}".rstrip(".")
+    return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.IN_USE, text=text, is_unfit=used.is_certain)
 
 
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:

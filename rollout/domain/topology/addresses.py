@@ -3,11 +3,10 @@
 import re
 
 from rollout.domain.errors import InvalidAddressError
+from rollout.domain.words import escaped
 
 #: The longest address, characters, as in `messages.Address`.
 LONGEST = 264
-#: How many characters of a text that is no address are shown.
-SHOWN = 40
 #: Words of `Place` for replicas and masters that no node has named.
 _OURS = re.compile("[0-9]{1,9} more|unknown")
 _NODE_ID = re.compile(r"[0-9a-f]{40}")
@@ -59,8 +58,4 @@ def is_replica_address(text: str) -> bool:
 
 def shown(text: str) -> str:
     """Return an address that a node has reported, for a sentence. Of another text, return the beginning, escaped."""
-    return (
-        text
-        if is_replica_address(text) or _OURS.fullmatch(text)
-        else ascii(text[:SHOWN]) + ("..." if text[SHOWN:] else "")
-    )
+    return text if is_replica_address(text) or _OURS.fullmatch(text) else escaped(text)

@@ -14,10 +14,12 @@ Claims = dict[object, tuple[str, ...]]
 
 
 class _Key(NamedTuple):
-    """An address. `network`: of the server that names it, if the address means another server in each; else empty."""
+    """An address. `network`: of the server that names it, if the address means another server in each; else empty. `node`: that
+    server, if its network is not known."""
 
-    network: str
     address: str
+    network: str = ""
+    node: str = ""
 
 
 class Directory:
@@ -27,8 +29,10 @@ class Directory:
         self._ids = {each.node: each.facts.node_id for each in servers}
         self._by_id = _unique((each.facts.node_id, each.node) for each in servers if each.facts.node_id)
         self._by_person = _unique((key_of(each.address, each), each.node) for each in servers if each.address)
-        asked = {address for each in servers for address in each.facts.replicas}
-        asked |= {each.facts.master.address for each in servers if each.facts.master}
+        self._named = {each.node for each in servers if each.address}
+        named = {address for each in servers for address in each.facts.replicas}
+        named |= {each.facts.master.address for each in servers if each.facts.master}
+        asked = {*filter(is_address, named)}
         self._by_report = _unique(
             (key_of(address, each), each.node)
             for each in servers
@@ -49,16 +53,26 @@ class Directory:
         An address that a person has set means that node, also if another node reports it. Only addresses that a server names
         can be found.
         """
-        if peer.node_id in self._by_id:
-            node = self._by_id[peer.node_id]
-        else:
-            if not is_address(peer.address):
-                return ""
-            key = key_of(peer.address, by)
-            node = self._by_person[key] if key in self._by_person else self._by_report.get(key, "")
-            if node and peer.node_id and self._ids[node]:
-                return ""  # it has the address, but another id
+        node = self._found(peer, by)
         return "" if node == by.node else node
+
+    def ids_of(self, nodes: Iterable[str]) -> dict[str, str]:
+        """Return those of the nodes whose address a person has set, by the cluster node id that they report."""
+        return {self._ids[each]: each for each in nodes if each in self._named}
+
+    def _found(self, peer: Peer, by: Server) -> str:
+        key = key_of(peer.address, by)
+        named = self._by_person.get(key, "")
+        if named and self._may_be(named, peer):
+            return named
+        if peer.node_id in self._by_id:
+            return self._by_id[peer.node_id]
+        node = named if key in self._by_person else self._by_report.get(key, "")
+        return node if node and self._may_be(node, peer) else ""
+
+    def _may_be(self, node: str, peer: Peer) -> bool:
+        """Return False if the node has another cluster node id."""
+        return not peer.node_id or self._ids[node] in {"", peer.node_id}
 
     def claims(self, peer: Peer, by: Server) -> Claims:
         """Return the nodes that say that they are this server, by its address and by its id, if `by` is not the only one.
@@ -69,7 +83,9 @@ class Directory:
 
 def key_of(address: str, by: Server) -> _Key:
     """Return what the address means when the server `by` names it."""
-    return _Key((by.facts.network or f"of {by.node}") if is_loopback(address) else "", address)
+    if not is_loopback(address):
+        return _Key(address)
+    return _Key(address, network=by.facts.network) if by.facts.network else _Key(address, node=by.node)
 
 
 def _is_of_master(address: str, server: Server) -> bool:

