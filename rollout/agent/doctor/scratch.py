@@ -18,7 +18,7 @@ from rollout.messages import WouldStart
 #: The longest time for a start of an empty server, seconds; shorter than that of a check.
 START_SECONDS = 10.0
 
-#: What a scratch server without namespaces may do.
+#: What a scratch server without namespaces may do. With them, only the first can say something.
 NOT_ISOLATED = ("isolation:", "files:", "network:", "processes:")
 
 _OFF = "Not needed: MODFLEET_SCRATCH is off."
@@ -50,13 +50,13 @@ def scratch_server_runs(host: Host) -> Outcome:
         *(["with bubblewrap"] if confinement.bubblewrap else []),
     ]
     shown = f"A scratch server of {live.product} runs here{', ' if how else ''}{' '.join(how)}."
-    if confinement.is_isolated or confinement.bubblewrap:
-        return passed(shown)
-    kept = " ".join(
-        each[0].upper() + each[1:] + "." for each in confinement.differences if each.startswith(NOT_ISOLATED)
-    )
+    has_namespaces = confinement.is_isolated or confinement.bubblewrap
+    told = NOT_ISOLATED[:1] if has_namespaces else NOT_ISOLATED
+    kept = "".join(f" {each[0].upper()}{each[1:]}." for each in confinement.differences if each.startswith(told))
+    if has_namespaces:
+        return passed(f"{shown}{kept}")
     return passed(
-        f"{shown} The agent cannot create namespaces. {kept} To allow them, run `modfleet agent install` again, which updates "
+        f"{shown} The agent cannot create namespaces.{kept} To allow them, run `modfleet agent install` again, which updates "
         "the agent's unit, and allow user namespaces in the kernel (sysctl user.max_user_namespaces, and on Ubuntu "
         "kernel.apparmor_restrict_unprivileged_userns)."
     )
