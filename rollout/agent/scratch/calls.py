@@ -3,7 +3,8 @@ or outlives the server. The filter is a program for seccomp(2).
 
 It lists what is allowed: a list of what is refused is never complete, because each kernel adds calls. It refuses few modules.
 It is systemd's `@system-service`, which the agent's standard unit sets anyway, without connections, keys, namespaces, io_uring
-(another way to make system calls), and what reads or changes other processes.
+(another way to make system calls), the older asynchronous I/O (all processes of the host share its limit), and what reads or
+changes other processes.
 """
 
 import errno
@@ -19,8 +20,7 @@ ALWAYS = """
 read:0:63 write:1:64 readv:19:65 writev:20:66 pread64:17:67 pwrite64:18:68 preadv:295:69 pwritev:296:70 preadv2:327:286
 pwritev2:328:287 lseek:8:62 sendfile:40:71 splice:275:76 tee:276:77 vmsplice:278:75 copy_file_range:326:285 close:3:57
 close_range:436:436 dup:32:23 dup2:33: dup3:292:24 pipe:22: pipe2:293:59 fcntl:72:25 fsync:74:82 fdatasync:75:83
-sync_file_range:277:84 fadvise64:221:223 readahead:187:213 fallocate:285:47 ftruncate:77:46 flock:73:32 io_setup:206:0
-io_destroy:207:1 io_submit:209:2 io_cancel:210:3 io_getevents:208:4 io_pgetevents:333:292
+sync_file_range:277:84 fadvise64:221:223 readahead:187:213 fallocate:285:47 ftruncate:77:46 flock:73:32
 open:2: openat:257:56 creat:85: stat:4: lstat:6: fstat:5:80 newfstatat:262:79 statx:332:291 statfs:137:43 fstatfs:138:44
 access:21: faccessat:269:48 faccessat2:439:439 getdents:78: getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50
 readlink:89: readlinkat:267:78 mkdir:83: mkdirat:258:34 rmdir:84: unlink:87: unlinkat:263:35 rename:82: renameat:264:38
