@@ -18,7 +18,7 @@ from rollout.messages import WouldStart
 #: The longest time for a start of an empty server, seconds; shorter than that of a check.
 START_SECONDS = 10.0
 
-#: What a scratch server without namespaces may do. With them, only the first can say something.
+#: What a scratch server without namespaces may do.
 NOT_ISOLATED = ("isolation:", "files:", "network:", "processes:")
 
 _OFF = "Not needed: MODFLEET_SCRATCH is off."
@@ -51,8 +51,10 @@ def scratch_server_runs(host: Host) -> Outcome:
     ]
     shown = f"A scratch server of {live.product} runs here{', ' if how else ''}{' '.join(how)}."
     has_namespaces = confinement.is_isolated or confinement.bubblewrap
-    told = NOT_ISOLATED[:1] if has_namespaces else NOT_ISOLATED
-    kept = "".join(f" {each[0].upper()}{each[1:]}." for each in confinement.differences if each.startswith(told))
+    shown_differences = ("isolation:",) if has_namespaces else NOT_ISOLATED
+    kept = "".join(
+        f" {each[0].upper()}{each[1:]}." for each in confinement.differences if each.startswith(shown_differences)
+    )
     if has_namespaces:
         return passed(f"{shown}{kept}")
     return passed(
