@@ -50,13 +50,15 @@ def scratch_server_runs(host: Host) -> Outcome:
         *(["with bubblewrap"] if confinement.bubblewrap else []),
     ]
     shown = f"A scratch server of {live.product} runs here{', ' if how else ''}{' '.join(how)}."
-    if confinement.is_isolated or confinement.bubblewrap:
-        return passed(shown)
-    kept = " ".join(
-        each[0].upper() + each[1:] + "." for each in confinement.differences if each.startswith(NOT_ISOLATED)
+    has_namespaces = confinement.is_isolated or confinement.bubblewrap
+    shown_differences = ("isolation:",) if has_namespaces else NOT_ISOLATED
+    kept = "".join(
+        f" {each[0].upper()}{each[1:]}." for each in confinement.differences if each.startswith(shown_differences)
     )
+    if has_namespaces:
+        return passed(f"{shown}{kept}")
     return passed(
-        f"{shown} The agent cannot create namespaces. {kept} To allow them, run `modfleet agent install` again, which updates "
+        f"{shown} The agent cannot create namespaces.{kept} To allow them, run `modfleet agent install` again, which updates "
         "the agent's unit, and allow user namespaces in the kernel (sysctl user.max_user_namespaces, and on Ubuntu "
         "kernel.apparmor_restrict_unprivileged_userns)."
     )

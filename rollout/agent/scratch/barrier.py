@@ -1,4 +1,4 @@
-"""What protects the host from a scratch server without namespaces: Landlock for its files, seccomp for its system calls.
+"""What protects the host from a scratch server: the filter of `calls` and, without namespaces, Landlock for its files.
 
 Every user may use both. They hold for the server, for all that it starts, and for ever: landlock(7), seccomp(2).
 """
@@ -6,10 +6,11 @@ Every user may use both. They hold for the server, for all that it starts, and f
 import ctypes
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from rollout.agent.scratch import calls
 from rollout.agent.scratch.kernel import PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, call, prctl, system_call
 
 #: Numbers of system calls, which are the same for every machine.
@@ -23,74 +24,21 @@ CHANGES = {1: WRITE_FILE | sum(1 << bit for bit in range(4, 13)), 2: 1 << 13, 3:
 SCOPES = 3
 
 SECCOMP_MODE_FILTER = 2
-ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050001, 0x80000000  # refused as EPERM
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
-#: By the machine: its number for seccomp, and the place of its numbers in `CALLS`.
-MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-#: Numbers of system calls on x86-64 and on ARM64, -1 for none. A socket is reached, a process is changed or read, the owner or
-#: mode of a file is changed (Landlock does not forbid it), or another way to make system calls is opened.
-CALLS = {
-    "connect": (42, 203),
-    "io_uring_setup": (425, 425),
-    "tkill": (200, 130),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_open": (434, 434),
-    "pidfd_send_signal": (424, 424),
-    "pidfd_getfd": (438, 438),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "migrate_pages": (256, 238),
-    "move_pages": (279, 239),
-    "setpriority": (141, 140),
-    "ioprio_set": (251, 30),
-    "sched_setscheduler": (144, 119),
-    "sched_setattr": (314, 274),
-    "chmod": (90, -1),
-    "fchmod": (91, 52),
-    "fchmodat": (268, 53),
-    "fchmodat2": (452, 452),
-    "chown": (92, -1),
-    "lchown": (94, -1),
-    "fchown": (93, 55),
-    "fchownat": (260, 54),
-    "setxattr": (188, 5),
-    "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7),
-    "removexattr": (197, 14),
-    "lremovexattr": (198, 15),
-    "fremovexattr": (199, 16),
-    "utime": (132, -1),
-    "utimes": (235, -1),
-    "futimesat": (261, -1),
-    "utimensat": (280, 88),
-    "shmget": (29, 194),
-    "shmctl": (31, 195),
-    "semctl": (66, 191),
-    "msgctl": (71, 187),
-    "keyctl": (250, 219),
-}
-#: Calls that are allowed with some values of one argument.
-KILLS = {"kill": (62, 129), "tgkill": (234, 131)}
-PRLIMIT, SOCKET = (302, 261), (41, 198)
-#: Calls that are refused with some values: those that name a process to get the signals of a file.
-FCNTL, IOCTL = (72, 25), (16, 29)
-AF_UNIX, F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP = 1, 8, 10, 15, 0x8901, 0x8902
+#: The open file of bubblewrap's filter.
+BUBBLEWRAP_FILTER = 3
 
 
 def stand_behind(barrier: dict[str, Any]) -> None:
     """Let this process, and all that it starts, reach no more than `barrier` says.
 
     `own`: the directory that it may write. `hidden`, `shown`: what it cannot read, and what it can read nevertheless. `files`,
-    `calls`: if the kernel has Landlock, and filters of system calls. Raises: `OSError`.
+    `calls`: if Landlock, and the filter of system calls, are used. `namespaces`: if it has its own. Raises: `OSError`.
     """
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     if barrier["files"]:
         _restrict_files(barrier)
     if barrier["calls"]:
-        _restrict_calls()
+        _restrict_calls(calls.program(namespaces=barrier["namespaces"]))
 
 
 def _restrict_files(barrier: dict[str, Any]) -> None:
@@ -131,48 +79,15 @@ def _allow(rules: int, path: str, rights: int) -> None:
     os.close(place)
 
 
-def _restrict_calls() -> None:
-    program = b"".join(_filter(os.uname().machine, os.getpid()))
+def _restrict_calls(program: bytes) -> None:
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the pointer is aligned.
     words = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, words, 0, 0)
 
 
-def _filter(machine: str, pid: int) -> Iterator[bytes]:
-    """Yield the instructions of the filter. `pid`: the process that may signal itself. Raises: `OSError`."""
-    if machine not in MACHINES:
-        raise OSError(0, f"unknown machine {machine}")
-    number, column = MACHINES[machine]
-    yield _step(LOAD, 4)
-    yield _step(EQUAL, number, 1, 0)
-    yield _step(RETURN, KILL)
-    yield _step(LOAD, 0)
-    yield _step(AT_LEAST, 0x40000000, 0, 1)  # x32 has other numbers
-    yield _step(RETURN, REFUSE)
-    for refused in CALLS.values():
-        if refused[column] >= 0:
-            yield _step(EQUAL, refused[column], 0, 1)
-            yield _step(RETURN, REFUSE)
-    for kill in KILLS.values():
-        yield from _by_argument(kill[column], 0, (pid,), REFUSE)
-    yield from _by_argument(PRLIMIT[column], 0, (0, pid), REFUSE)
-    yield from _by_argument(SOCKET[column], 0, (AF_UNIX,), REFUSE)
-    yield from _by_argument(FCNTL[column], 1, (F_SETOWN, F_SETSIG, F_SETOWN_EX), ALLOW)
-    yield from _by_argument(IOCTL[column], 1, (FIOSETOWN, SIOCSPGRP), ALLOW)
-    yield _step(RETURN, ALLOW)
-
-
-def _by_argument(number: int, argument: int, values: Iterable[int], otherwise: int) -> Iterator[bytes]:
-    """Return `otherwise` for the system call, and the opposite if the lower half of the argument is one of `values`."""
-    listed = [*values]
-    yield _step(EQUAL, number, 0, 2 + len(listed) + 1)
-    yield _step(LOAD, 16 + 8 * argument)
-    for place, each in enumerate(listed):
-        yield _step(EQUAL, each, len(listed) - place, 0)
-    yield _step(RETURN, otherwise)
-    yield _step(RETURN, ALLOW if otherwise == REFUSE else REFUSE)
-
-
-def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, value)
+def hand_over() -> None:
+    """Let bubblewrap, which this process becomes, set the filter: its own calls are not among those that are allowed."""
+    file = os.memfd_create("filter", 0)
+    os.pwrite(file, calls.program(namespaces=True), 0)
+    os.dup2(file, BUBBLEWRAP_FILTER)

@@ -1,7 +1,8 @@
 """What a scratch server may see and use: its user, its namespaces, the sandbox of the server's unit, and limits.
 
 An agent that can create namespaces gives the scratch server those of `namespaces`. Otherwise bubblewrap may work: some
-systems allow it to create namespaces, and no other program. Otherwise the scratch server is behind the `barrier`.
+systems allow it to create namespaces, and no other program. Both are used with the filter of the `barrier`. Without
+namespaces, the scratch server is behind the whole barrier.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ from rollout.agent.inspection.systemd import (
     size_of,
     unit_settings,
 )
+from rollout.agent.scratch.barrier import BUBBLEWRAP_FILTER
 from rollout.agent.settings import AgentSettings
 
 #: Files that a scratch server may write, bytes each: its log and an empty RDB.
@@ -33,10 +35,10 @@ LARGEST_FILE = 64_000_000
 MOST_OPEN_FILES = 1024
 #: How long namespaces or bubblewrap may take to show that they work here, seconds.
 TRY_SECONDS = 5.0
-#: Parts of the barrier: Landlock, and the filter of system calls.
-BARRIER = frozenset({"files", "calls"})
-#: Directories for temporary files, and of all agents of the host.
-HIDDEN = ("/tmp", "/var/tmp", "/dev/shm", "/var/lib/modfleet-agent", "/etc/modfleet")  # noqa: S108 - they are hidden
+#: Parts of the barrier: Landlock, and the filter of system calls. With namespaces, only the filter is needed.
+BARRIER, CALLS = frozenset({"files", "calls"}), frozenset({"calls"})
+#: Directories for temporary files, terminals, and those of all agents of the host.
+HIDDEN = ("/tmp", "/var/tmp", "/dev/shm", "/dev/pts", "/var/lib/modfleet-agent", "/etc/modfleet")  # noqa: S108 - they are hidden
 HOMES = ("/home", "/root", "/run/user")
 #: prctl(2).
 PR_GET_MDWE = 66
@@ -45,10 +47,10 @@ PR_GET_MDWE = 66
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
     """`user`: uid, gid and groups of the scratch server, None for the agent's. `is_isolated`: it gets namespaces of its own.
-    `barred`: without namespaces, the parts of the barrier that the kernel has: `files`, `calls`. `hidden`: directories and files that it does not see, such as the agent's secrets. `shown`: files and directories that
-    are seen nevertheless. `unit` and `settings`: the server's systemd unit. `modules`: the directory of modules as the agent
-    and as the server sees it. `is_asked_for`: a person has named the program. `differences`: what is not as it is for the
-    live server."""
+    `barred`: the parts of the barrier that it is behind: `files`, `calls`. `hidden`: directories and files that it does not
+    see, such as the agent's secrets. `shown`: files and directories that are seen nevertheless. `unit` and `settings`: the
+    server's systemd unit. `modules`: the directory of modules as the agent and as the server sees it. `is_asked_for`: a person
+    has named the program. `differences`: what is not as it is for the live server."""
 
     user: tuple[int, int, tuple[int, ...]] | None = None
     is_isolated: bool = False
@@ -96,6 +98,7 @@ class Confinement:
             *(word for each in self.hidden for word in _hide(each)),
             *(word for each in (*self.shown, program) for word in ("--ro-bind-try", str(each), str(each))),
             *("--bind", str(directory), str(directory), "--chdir", str(directory)),
+            *(("--seccomp", str(BUBBLEWRAP_FILTER)) if self.barred else ()),
             *("--", str(program), *arguments),
         ]
 
@@ -118,14 +121,15 @@ class Confinement:
         }
 
     def barrier(self, program: Path, directory: str, own: str) -> dict[str, Any] | None:
-        """Return what `barrier` lets the server reach, None if it has namespaces. It writes into `own`, in `directory`."""
-        if self.is_isolated or self.bubblewrap or not self.barred:
+        """Return what `barrier` lets the server reach, None if it is behind none. It writes into `own`, in `directory`."""
+        if not self.barred:
             return None
         shown = [directory, *(name for each in (*self.shown, program) for name in _names_of(each))]
         return {
             "own": own,
             "hidden": self._all_hidden(),
             "shown": shown,
+            "namespaces": self.is_isolated or bool(self.bubblewrap),
             **{each: each in self.barred for each in BARRIER},
         }
 
@@ -175,11 +179,11 @@ def confinement_of(settings: AgentSettings, process: Process | None) -> Confinem
 
 
 def kept_apart(made: Confinement) -> Confinement:
-    """Return the same with the isolation that works here: namespaces, else bubblewrap, else the barrier."""
+    """Return the same with the isolation that works here: namespaces, else bubblewrap, else the whole barrier."""
     if _namespaces_work(made.user is None):
-        return replace(made, is_isolated=True)
+        return replace(made, is_isolated=True, barred=_barrier() & CALLS)
     if made.user is None and (found := shutil.which("bwrap")) and _works(found):
-        return replace(made, bubblewrap=found)
+        return replace(made, bubblewrap=found, barred=_barrier() & CALLS)
     return replace(made, barred=_barrier())
 
 
@@ -214,6 +218,8 @@ def _differences(made: Confinement, process: Process | None) -> Iterable[str]:
     if made.is_isolated or made.bubblewrap:
         yield "files: read-only, but for its own directory"
         yield "network: only loopback, of its own"
+        if not made.barred:
+            yield "isolation: no filter of system calls; it can hold up others that open or lock a file of its user"
     else:
         yield from _unisolated(made)
     if made.unit and not made.settings:
@@ -270,7 +276,14 @@ def _namespaces_work(new_user: bool) -> bool:
 def _barrier() -> frozenset[str]:
     """Return the parts of the barrier that work here."""
     tried = {
-        each: {"own": "/var", "hidden": [], "shown": [], **{part: part == each for part in BARRIER}} for each in BARRIER
+        each: {
+            "own": "/var",
+            "hidden": [],
+            "shown": [],
+            "namespaces": False,
+            **{part: part == each for part in BARRIER},
+        }
+        for each in BARRIER
     }
     return frozenset(each for each, barrier in tried.items() if _is_tried({"view": None, "barrier": barrier}))
 

@@ -153,7 +153,9 @@ def _start(start: dict[str, Any], limits: dict[str, Any]) -> int:
         os.nice(NICENESS)
         _give_up_rights(is_last=not limits["helper"], write_execute=limits["write_execute"])
         os.chdir(limits["own"])
-        if limits["barrier"]:
+        if limits["barrier"] and limits["helper"]:
+            barrier.hand_over()
+        elif limits["barrier"]:
             barrier.stand_behind(limits["barrier"])
         os.execve(start["words"][0], start["words"], dict(os.environ))  # noqa: S606 - that is what it is for
     except OSError as error:

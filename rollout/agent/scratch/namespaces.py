@@ -16,11 +16,13 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x40000000,
 )
 #: mount(2).
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 #: Numbers of system calls, which are the same for every machine.
 OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
 AT_FDCWD, AT_RECURSIVE, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x8000, 1, 4
-MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOEXEC = 1, 2, 8
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+#: The devices that a server has. A read-only mount forbids to write neither a disk nor the terminal of a person.
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 #: ioctl(2) for a network interface.
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 #: Of each temporary file system that hides a directory.
@@ -76,9 +78,9 @@ def _end_like(reads: int, init: int) -> None:
 def _lay_out(view: dict[str, Any], directory: str, own: str, sockets: list[str]) -> None:
     """Mount everything read-only, and hide what the server must not see: other processes and their sockets too."""
     call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-    paths = {directory: False, own: False} | view["shown"]
+    paths = {directory: False, own: False} | view["shown"] | dict.fromkeys(DEVICES, False)
     trees = {each: _tree(each) for each in paths if os.path.exists(each)}  # noqa: PTH110 - pathlib takes 5 ms to import
-    _set("/", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID)
+    _set("/", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
     for path, is_executable in view["executable"].items():  # those above others come first
         if os.path.exists(path):  # noqa: PTH110 - pathlib takes 5 ms to import
             call("mount", os.fsencode(path), os.fsencode(path), None, MS_BIND | MS_REC, None)
@@ -97,10 +99,12 @@ def _lay_out(view: dict[str, Any], directory: str, own: str, sockets: list[str])
     for path in hidden:
         if any(path.startswith(f"{each}/") for each in paths):  # it has come back with what is shown
             _hide(path, flags)
+    # Root can change the kernel's settings there, also without a capability.
+    flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
     try:
-        call("mount", b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+        call("mount", b"proc", b"/proc", b"proc", flags, None)
     except OSError:  # in some containers
-        call("mount", b"tmpfs", b"/proc", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+        call("mount", b"tmpfs", b"/proc", b"tmpfs", flags, None)
 
 
 def _hide(path: str, flags: int) -> None:

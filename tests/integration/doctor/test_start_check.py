@@ -12,10 +12,12 @@ import pytest
 
 from modfleet.sample import compile_module
 from rollout.agent.doctor import check_start_now
+from rollout.agent.doctor.host import Host
+from rollout.agent.doctor.scratch import scratch_server_runs
 from rollout.agent.inspection.process import Process
 from rollout.agent.node.start_checks import StartChecks, last_result
 from rollout.agent.operations.runner import Runner
-from rollout.agent.scratch.confinement import Confinement
+from rollout.agent.scratch.confinement import BARRIER, Confinement
 from rollout.agent.scratch.live import LiveServer, live_server
 from rollout.agent.scratch.start import check_start, next_start
 from rollout.agent.server.session import LoadedModule
@@ -153,6 +155,28 @@ def test_a_module_that_no_visible_line_loads(site, module):
     result, reason = checked(site)
     assert result == "unknown"
     assert reason.startswith("No visible line loads base")
+
+
+# --- The check of scratch servers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "parts", "words"),
+    [
+        (True, BARRIER, ""),
+        (True, (), " Isolation: no filter of system calls; it can hold up others"),
+        (False, BARRIER, " The agent cannot create namespaces. Isolation: no namespaces; it sees the names"),
+        (False, (), " The agent cannot create namespaces. Isolation: none; it sees the files"),
+    ],
+)
+def test_the_doctor_says_what_a_scratch_server_may_do(site, monkeypatch, namespaces, parts, words):
+    monkeypatch.setattr("rollout.agent.scratch.confinement._namespaces_work", lambda _: namespaces)
+    monkeypatch.setattr("rollout.agent.scratch.confinement._barrier", lambda: frozenset(parts))
+    monkeypatch.setattr("rollout.agent.scratch.confinement._works", lambda _: False)
+    site.start()
+    message = scratch_server_runs(Host(settings_from(site.environ))).message
+    assert (f".{words}" if words else "namespaces of its own.") in message
+    assert ("Isolation:" in message) == bool(words)
 
 
 # --- The command line -------------------------------------------------------------------------------------------------

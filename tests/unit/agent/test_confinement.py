@@ -71,6 +71,21 @@ def test_bubblewrap_hides_the_secrets_and_shows_the_modules(settings, bubblewrap
     assert line.index("--tmpfs") < line.index("--ro-bind-try") < line.index("--bind /tmp/x")
     assert line.endswith(" -- /usr/bin/redis-server /tmp/x/conf")
     assert made.is_apart
+    assert any(each.startswith("isolation: no filter") for each in made.differences)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_the_filter_is_used_with_namespaces_and_with_bubblewrap(settings, bubblewrap, monkeypatch, isolated):
+    bubblewrap(0)
+    monkeypatch.setattr(confinement, "_namespaces_work", lambda _: isolated)
+    monkeypatch.setattr(confinement, "_barrier", lambda: confinement.BARRIER)
+    made = confinement_of(settings, None)
+    barrier = made.barrier(Path("/x"), "/tmp/x", "/tmp/x/d")
+    assert barrier is not None
+    assert (barrier["files"], barrier["calls"], barrier["namespaces"]) == (False, True, True)
+    line = " ".join(made.words(Path("/usr/bin/redis-server"), Path("/tmp/x"), []))
+    assert ("--seccomp 3 -- /usr" in line) == (not isolated)
+    assert not any(each.startswith("isolation:") for each in made.differences)
 
 
 def test_without_a_working_bubblewrap_the_program_runs_as_it_is(settings, bubblewrap):
