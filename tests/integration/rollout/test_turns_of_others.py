@@ -7,7 +7,7 @@ from rollout.models import Rollout
 from rollout.process.advance import advance
 from rollout.queries.explanations import of_node
 from rollout.reconciliation.reconciler import reconcile
-from tests.integration.rollout.test_turns import ALL_AT_ONCE, STATES, order_of, shard
+from tests.integration.rollout.shard_of_four import ALL_AT_ONCE, STATES, order_of, shard
 from tests.recorded_fleet import installed, inventory, join, phases, rollout, start, upload
 from tests.recorded_fleet import say as answer
 from tests.recorded_modules import module_object
