@@ -192,6 +192,29 @@ def test_a_rollback_takes_the_reverse_order_while_a_client_writes(shard):
     assert [each.run_id for each in shard.machines] == run_ids
 
 
+@both
+def test_an_abort_undoes_what_runs_while_a_client_writes(shard):
+    """A replica has the new version, and settles. It gets the old one back."""
+    a, b, c, d = shard.machines
+    shard.carry_out("install", "writes", 1)
+    run_ids = [each.run_id for each in shard.machines]
+    errors = [each.unexpected_error_replies for each in (b, c, d)]
+    with Writer(a) as writer:
+        uid = shard.start("install", "writes", 2, strategy={"on_abort": "undo", "settle_seconds": 60})
+        wait_for(lambda: [("writes", 2)] in [each.loaded() for each in (c, d)])
+        writer.wait_for_more()
+        shard.fleet.post(f"{ROLLOUTS}/{uid}/abort")
+        assert shard.fleet.end_of(uid)["phase"] == "aborted", shard.fleet.state(uid)
+        writer.wait_for_more()
+    assert set(shard.fleet.phases(uid).values()) == {"canceled"}
+    assert [each.loaded() for each in shard.machines] == [[("writes", 1)]] * 4
+    assert writer.refused == []
+    wait_for(lambda: all(each.is_in_step(a) for each in (b, c, d)))
+    assert {each.call("DEBUG", "DIGEST") for each in (b, c, d)} == {a.call("DEBUG", "DIGEST")}
+    assert [each.unexpected_error_replies for each in (b, c, d)] == errors
+    assert [each.run_id for each in shard.machines] == run_ids
+
+
 def test_a_replica_without_an_agent_stops_the_plan_until_a_person_answers_for_it(shard, folder):
     a, *_ = shard.machines
     with stranger(a, folder / "stranger") as unknown:

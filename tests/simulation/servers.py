@@ -186,4 +186,5 @@ class Servers:
             cluster_enabled=False,
             backups=server.backups,
             addresses=(server.address, *server.claims),
+            replication_id=self.top(name),
         )
