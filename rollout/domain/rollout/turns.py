@@ -231,9 +231,9 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
     if place.doubted:
         text = (
-            f"proof that {some_of(place.doubted)} copies the node that it names as its master. That node does not list it, or has "
-            "another replication id. If the master is another server, `modfleet nodes set NAME --address ADDRESS` says where the "
-            "node is"
+            f"certainty about the master of {some_of(place.doubted)}: the node that has its address or id does not list this "
+            "replica, or has another replication id. If the master is another server, `modfleet nodes set NAME --address "
+            "ADDRESS` says where a node is"
         )
         return Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
