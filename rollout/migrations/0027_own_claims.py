@@ -17,6 +17,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='shardmember',
+            name='unlisted',
+            field=models.JSONField(db_default=[], default=list),
+        ),
+        migrations.AddField(
+            model_name='shardmember',
             name='doubted',
             field=models.BooleanField(db_default=False, default=False),
         ),

@@ -95,7 +95,8 @@ class ShardMember(models.Model):
     #: The nodes that copy it, by their own facts or by its own, or that copy an unmanaged replica of it, by name. `master` of
     #: one may name another node.
     replicas = models.JSONField(default=list)
-    #: Those of them that it lists, but that say something else.
+    #: Those of them that it does not list, and those that it lists, but that say something else.
+    unlisted = models.JSONField(default=list, db_default=[])
     contrary = models.JSONField(default=list, db_default=[])
     #: Addresses of its replicas that are no nodes and that no person has accepted, and of those that a person has accepted.
     unmanaged = models.JSONField(default=list)

@@ -138,7 +138,7 @@ class ShardOrder:
             del unfinished[name]
             if block is not None and block.reason == Reason.UNMANAGED_REPLICA:
                 unmanaged[name] = place.unmanaged
-            elif block is not None and block.reason is not None and not _is_a_claim(block):
+            elif block is not None and block.reason is not None and not _is_a_claim(block, place):
                 hint = WORDS[block.reason].hint
                 skips[name] = block.reason, f"{name} is skipped, because it would have to wait for {block.text}. {hint}"
                 continue
@@ -165,9 +165,11 @@ class ShardOrder:
         return Turn(node=node, target=None) if self._loaded.get(node) == request.version else None
 
 
-def _is_a_claim(block: Blocked) -> bool:
+def _is_a_claim(block: Blocked, place: Place) -> bool:
     """Return True if only another node's word blocks the node. It may lie, so the node is not skipped: it waits for some time
     when it is its turn."""
+    if block.reason == Reason.UNMANAGED_MASTER:
+        return bool(place.claimants)
     return block.reason == Reason.REPLICA_LACKS_MODULE and not block.is_unfit
 
 

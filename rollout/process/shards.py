@@ -28,6 +28,7 @@ _PLACE = (
     "master",
     "depth",
     "replicas",
+    "unlisted",
     "contrary",
     "unmanaged",
     "ignored",
@@ -36,7 +37,7 @@ _PLACE = (
     "claimants",
 )
 #: Decoded by msgspec, which takes a fifth of Django's time.
-_LISTS = ("replicas", "contrary", "unmanaged", "ignored", "claimants")
+_LISTS = ("replicas", "unlisted", "contrary", "unmanaged", "ignored", "claimants")
 read_facts = Decoder(ServerFacts).decode
 _read_list = Decoder(tuple[str, ...]).decode
 

@@ -264,6 +264,7 @@ def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
     above, below = _related(name, members, _masters), _related(name, members, _replicas)
     certain = _related(name, members, partial(_certain_replicas, members))
     member = members[name]
+    claimants = {*chain.from_iterable(each.claimants for each in (member, *_of((*above, *below), members)))}
     strange_masters = (each.unmanaged_master for each in (member, *_of(above, members)) if each.unmanaged_master)
     return Place(
         shard=member.shard,
@@ -273,9 +274,7 @@ def place_in_shard(name: str, members: Mapping[str, ShardMember]) -> Place:
         claimed=tuple(each for each in below if each not in certain),
         unmanaged=tuple(dict.fromkeys(chain.from_iterable(each.unmanaged for each in (member, *_of(below, members))))),
         unmanaged_master=next(strange_masters, ""),
-        claimants=tuple(
-            sorted({*chain.from_iterable(each.claimants for each in (member, *_of((*above, *below), members)))})
-        ),
+        claimants=tuple(sorted(claimants - {name})),
     )
 
 
@@ -316,9 +315,8 @@ def _replicas(member: ShardMember) -> Iterable[str]:
 
 def _certain_replicas(members: Mapping[str, ShardMember], member: ShardMember) -> Iterable[str]:
     """Return the replicas that no node could have invented alone."""
-    return (
-        each.node for each in _of(member.replicas, members) if not each.doubted and each.node not in member.contrary
-    )
+    uncertain = {*member.unlisted, *member.contrary}
+    return (each.node for each in _of(member.replicas, members) if not each.doubted and each.node not in uncertain)
 
 
 def certain_copies(name: str, members: Mapping[str, ShardMember]) -> set[str]:
@@ -357,7 +355,9 @@ def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liven
     return replace(
         place,
         contrary=tuple(sorted({*chain.from_iterable(each.contrary for each in (member, *_of(place.below, members)))})),
-        doubted=tuple(each.node for each in (member, *_of(place.above, members)) if each.doubted and each.master),
+        doubted={
+            each.node: each.master for each in (member, *_of(place.above, members)) if each.doubted and each.master
+        },
         former_shards=frozenset(lately_left(member, now)),
         host=member.host,
         heard_at=_heard_at(heard),

@@ -36,8 +36,8 @@ class Place:
     """A node's place in its shard and on its host, and the state of its server, by its newest heartbeat.
 
     `above`: the nodes that it copies, directly or through others, its master first. `below`: the nodes that copy it, directly
-    or through others. `claimed`: those below of which one node alone says so. `doubted`: the node and those above of which one
-    node alone says that they copy their master. `unmanaged` and
+    or through others. `claimed`: those below of which one node alone says so. `doubted`: the node and those above, each with
+    its master, if that does not bear out that it is copied. `unmanaged` and
     `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `claimants`: nodes that say that they are one of these, but are not matched. `contrary`: nodes that a server lists as its
     replicas, but that say something else: a failover that one of them has not reported yet, or a lie.
@@ -52,7 +52,7 @@ class Place:
     above: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
     claimed: tuple[str, ...] = ()
-    doubted: tuple[str, ...] = ()
+    doubted: Mapping[str, str] = field(default_factory=dict)
     unmanaged: tuple[str, ...] = ()
     unmanaged_master: str = ""
     claimants: tuple[str, ...] = ()
@@ -186,7 +186,11 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if lacking:
         return _lacks_module(turn, place, lacking)
     if place.contrary:
-        text = f"{some_of(place.contrary)} to copy {node}, which lists it as a replica, or to be no node of the fleet"
+        replicas = some_of(place.contrary)
+        text = (
+            f"{replicas} to bear out what {node} says, which lists it as a replica: it copies another server, does not report the "
+            "same replication id yet, or its agent is of an older release"
+        )
         return Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     if stale := [each for each in place.below if each in fleet.stale]:
         # It may have been restarted without the module. One late heartbeat is not worth an event.
@@ -229,13 +233,14 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.unmanaged_master:
         text = f"{shown(place.unmanaged_master)}, the master of {node}, which is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
-    if place.doubted:
+    for replica, master in place.doubted.items():
         text = (
-            f"certainty about the master of {some_of(place.doubted)}: the node that has its address or id does not list this "
-            "replica, or has another replication id. If the master is another server, `modfleet nodes set NAME --address "
-            "ADDRESS` says where a node is"
+            f"{master} to bear out that {replica} copies it: it does not list {replica}, or does not report the same replication id. "
+            f"Check that the agent of {master} runs and is of this release. If the master of {replica} is another server, "
+            "`modfleet nodes set NAME --address ADDRESS` says where a node is"
         )
-        return Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
+        unsure = Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
+        return _server(turn, place) or unsure
     if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)
     having = [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]

@@ -13,6 +13,7 @@ lists the last one. Then its replica belongs to the master with the same replica
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from rollout.domain.topology.addresses import is_address
 from rollout.domain.topology.directory import Claims, Directory, key_of
@@ -22,12 +23,15 @@ from rollout.domain.topology.servers import Peer, Server
 UNKNOWN = "unknown"
 #: The most claimants of one place.
 MOST_CLAIMANTS = 10
+#: A server counts as a replica of so many nodes that say that they are its master.
+MOST_MASTERS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """The place of one node. `master` and `replicas` are nodes, sorted; the others are addresses. `replicas` also has nodes that
-    copy an unmanaged replica. `contrary`: those of them that the server lists, but that say that they copy another node or none,
+    copy an unmanaged replica, or that name a master of which several nodes say that they are it. `unlisted`: those of them that the
+    server itself does not list. `contrary`: those of them that the server lists, but that say that they copy another node or none,
     or that have another replication id.
 
     `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. One of these, if the
@@ -43,6 +47,7 @@ class Place:
     master: str = ""
     depth: int = 0
     replicas: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
     contrary: tuple[str, ...] = ()
     unmanaged: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -67,16 +72,19 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
     strange = {node: above[0] for node, above in through.items() if not masters[node][0]}
     hops = {f":{node}": above for node, above in strange.items()} | {node: f":{node}" for node in strange}
     tops = _tops({node: master for node, (master, _) in masters.items() if master} | hops)
-    copies: dict[str, set[str]] = {each.node: set() for each in servers}
-    for node, (master, _) in masters.items():
-        for each in (master, *through.get(node, ())):
-            if each:
-                copies[each].add(node)
-    found = {}
-    claims = {
-        each.node: listed[each.node].claims | ({} if each.node in certain else _master_claims(each, directory))
-        for each in servers
+    own_claims: dict[str, Claims] = {
+        each.node: {} if each.node in certain else _master_claims(each, directory) for each in servers
     }
+    claims = {node: own.claims | own_claims[node] for node, own in listed.items()}
+    copies: dict[str, set[str]] = {each.node: set() for each in servers}
+    further: dict[str, set[str]] = {each.node: set() for each in servers}
+    for node, (master, _) in masters.items():
+        if master:
+            copies[master].add(node)
+        for each in chain(through.get(node, ()), *(nodes[:MOST_MASTERS] for nodes in own_claims[node].values())):
+            if each != node:
+                further[each].add(node)
+    found = {}
     for server in servers:
         master, unmanaged_master = masters[server.node]
         own, by_own_word = listed[server.node], copies[server.node]
@@ -91,14 +99,15 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
             role=server.facts.role,
             master=master,
             depth=depth + 1 if stranger else depth,
-            replicas=tuple(sorted(by_own_word | own.nodes)),
+            replicas=tuple(sorted(by_own_word | own.nodes | further[server.node])),
+            unlisted=tuple(sorted((by_own_word | further[server.node]) - own.nodes)),
             contrary=tuple(sorted(each for each in own.nodes if _denies(by_name[each], masters[each], server))),
             unmanaged=(*unmanaged, *([f"{unnamed} more"] if unnamed > 0 else [])),
             ignored=own.ignored(ignored),
             unmanaged_master=unmanaged_master,
             doubted=bool(parents)
             and not any(_bears_out(by_name[each], server, listed[each].nodes) for each in parents),
-            claimants=_first_of(claims[server.node]),
+            claimants=_first_of(claims[server.node], without=master),
         )
     groups: dict[object, set[str]] = {}  # one for each claim: pairs could be as many as the square of the fleet
     for node, claimed in claims.items():
@@ -106,7 +115,10 @@ def places_of(servers: Collection[Server], ignored: Collection[str] = ()) -> dic
             if key not in groups:
                 groups[key] = {*claimants}
             groups[key].add(node)
-    return _joined(found, [*groups.values(), *({node, *above} for node, above in through.items())])
+    # A listed replica may know its master by a name that its node does not report.
+    uncertain = {node for node, master in masters.items() if any(master)} - certain
+    by_list = ({node, *(own.nodes & uncertain)} for node, own in listed.items())
+    return _joined(found, [*groups.values(), *({node, *above} for node, above in through.items()), *by_list])
 
 
 def _denies(replica: Server, its_master: tuple[str, str], server: Server) -> bool:
@@ -117,21 +129,18 @@ def _denies(replica: Server, its_master: tuple[str, str], server: Server) -> boo
 
 
 def _bears_out(master: Server, replica: Server, listed: Collection[str]) -> bool:
-    """Return True if it is certain that the replica gets the writes of this server: both know the replication id, which only
-    servers of the shard do. They keep it while they have no connection. If neither agent reports it, the server must list the
-    replica."""
-    if _is_of_another_shard(master, replica):
-        return False
-    return bool(master.facts.replication_id) or replica.node in listed
+    """Return True if the server lists the replica, and both have the same replication id, which only servers of the shard know."""
+    return replica.node in listed and not _is_of_another_shard(master, replica)
 
 
 def _is_of_another_shard(one: Server, other: Server) -> bool:
     return one.facts.replication_id != other.facts.replication_id
 
 
-def _first_of(claims: Claims) -> tuple[str, ...]:
-    """Return the first names of those that claim an address or an id."""
-    return tuple(sorted({each for nodes in claims.values() for each in nodes[:MOST_CLAIMANTS]})[:MOST_CLAIMANTS])
+def _first_of(claims: Claims, without: str) -> tuple[str, ...]:
+    """Return the first names of those that claim an address or an id, without a node that is matched."""
+    found = {each for nodes in claims.values() for each in nodes[: MOST_CLAIMANTS + 1]} - {without}
+    return tuple(sorted(found)[:MOST_CLAIMANTS])
 
 
 def _master_claims(server: Server, directory: Directory) -> Claims:
@@ -266,15 +275,15 @@ def _tops(masters: Mapping[str, str]) -> dict[str, tuple[str, int]]:
         while node in masters and node not in found and node not in path:
             path[node] = None
             node = masters[node]
-        chain = [*path]
+        links = [*path]
         if node in path:
-            loop = chain[chain.index(node) :]
+            loop = links[links.index(node) :]
             top = min(loop)
             place = loop.index(top)
             found |= {each: (top, (place - number) % len(loop)) for number, each in enumerate(loop)}
-            chain = chain[: len(chain) - len(loop)]
+            links = links[: len(links) - len(loop)]
         top, above = found.get(node, (node, 0))
-        for each in reversed(chain):
+        for each in reversed(links):
             above += 1
             found[each] = (top, above)
     return found

@@ -112,7 +112,7 @@ def test_a_node_that_denies_to_be_the_replica_is_none(word):
     after_a_minute()
     uid = start(nodes=("m",), careful=ALL_AT_ONCE)
     assert operation(uid, "m").phase == "scheduled"
-    assert "waits for liar to copy m" in of_node(uid, "m").document["summary"]
+    assert "waits for liar to bear out what m says" in of_node(uid, "m").document["summary"]
     decommission_node("liar")
     assert member("m").unmanaged == ["u:1"]
 
@@ -255,7 +255,9 @@ def test_a_node_that_claims_to_be_a_master_without_an_agent_unblocks_no_removal_
     uid = start(action=Action.REMOVE, nodes=("r1", "r2"), careful=ALL_AT_ONCE)
     assert set(phases(uid).values()) <= {"scheduled", "skipped"}
     if role == "master":
-        assert operation(uid, "r1").message.startswith("It waits for certainty about the master of r1: ")
+        assert operation(uid, "r1").message.startswith(
+            "It waits for liar to bear out that r1 copies it: it does not list r1"
+        )
     assert operation(uid, "r1").phase != "queued"
 
 
@@ -268,13 +270,13 @@ def test_a_list_without_the_replication_id_is_no_proof():
     assert phases(uid) == {"r1": "scheduled", "r2": "scheduled"}
 
 
-def test_a_replica_whose_link_is_down_loses_its_module():
-    """Its master does not list it. The replication id shows that it still belongs to the shard."""
+def test_the_replication_id_without_a_list_is_no_proof():
+    """The node was a replica of the shard, so it knows the id."""
     having_greet(*((name, replace(state, replication_id=SHARD_ID)) for name, state in REPLICAS))
-    join("m")
-    say(beat("m", master_of(addresses=("a:1",), replication_id=SHARD_ID)))
+    say(beat("liar", master_of(addresses=("a:1",), replication_id=SHARD_ID)))
     after_a_minute()
-    assert phases(start(action=Action.REMOVE, nodes=("r1",), careful=ALL_AT_ONCE)) == {"r1": "queued"}
+    uid = start(action=Action.REMOVE, nodes=("r1",), careful=ALL_AT_ONCE)
+    assert operation(uid, "r1").message.startswith("It waits for liar to bear out that r1 copies it")
 
 
 def test_a_node_that_claims_a_replica_without_an_agent_does_not_let_its_master_go_first():
@@ -288,7 +290,7 @@ def test_a_node_that_claims_a_replica_without_an_agent_does_not_let_its_master_g
     after_a_minute()
     row = operation(start(nodes=("m",), careful=ALL_AT_ONCE), "m")
     assert (row.phase, row.reason) == ("scheduled", "server_not_ready")
-    assert "liar to copy m, which lists it as a replica" in row.message
+    assert "liar to bear out what m says, which lists it as a replica" in row.message
 
 
 CALLED: dict[str, Any] = {"recent_calls": 9, "most_called": "greet.hello"}
@@ -337,3 +339,76 @@ def test_a_network_that_a_node_reports_is_not_that_of_a_node_without_one():
         beat("liar", replica_of("127.0.0.1:6379", addresses=("127.0.0.1:6380",), network="of m")),
     )
     assert (member("m").replicas, member("liar").master) == ([], "")
+
+
+def test_a_replica_that_names_a_master_whose_address_two_nodes_report_counts_as_one_of_both():
+    """It has just been restarted: its master does not list it yet, and its replication id is random."""
+    upload()
+    join("m", "r", "liar")
+    say(
+        beat("m", master_of(addresses=("a:1",), replication_id=SHARD_ID)),
+        beat("r", replica_of("a:1", addresses=("a:2",), replication_id="1" * 40)),
+        beat("liar", master_of(addresses=("a:1",))),
+    )
+    after_a_minute()
+    assert phases(start(nodes=("m", "r"), careful=ALL_AT_ONCE)) == {"m": "scheduled", "r": "queued"}
+
+
+def test_a_listed_replica_that_knows_its_master_by_another_name_belongs_to_the_shard():
+    """As behind NAT, while it synchronizes: its replication id is random until the end."""
+    upload()
+    upload("other", content="c9")
+    join("m", "r")
+    say(
+        beat("m", master_of("a:2", addresses=("a:1",), replication_id=SHARD_ID)),
+        beat("r", replica_of("db:1", addresses=("a:2",), replication_id="1" * 40)),
+    )
+    after_a_minute()
+    first = start(nodes=("r",), careful=ALL_AT_ONCE)
+    second = start(nodes=("m",), module_name="other", action=Action.INSTALL, careful=ALL_AT_ONCE)
+    assert (phases(first), phases(second)["m"]) == ({"r": "queued"}, "scheduled")
+
+
+def test_a_former_replica_that_knows_the_replication_id_lets_a_master_wait_and_not_be_skipped():
+    upload()
+    join("m", "former")
+    say(
+        beat("m", master_of(addresses=("a:1",), replication_id=SHARD_ID)),
+        beat("former", replica_of("a:1", addresses=("a:9",), replication_id=SHARD_ID)),
+    )
+    after_a_minute()
+    row = operation(start(nodes=("m",), careful=ALL_AT_ONCE), "m")
+    assert (row.phase, row.reason) == ("scheduled", "replica_lacks_module")
+
+
+def test_a_false_claim_to_a_masters_address_skips_no_removal():
+    having_greet(("m", master_of("a:2", addresses=("a:1",))), ("r", replica_of("a:1", addresses=("a:2",))))
+    say(beat("liar", master_of(addresses=("a:1",))))
+    after_a_minute()
+    uid = start(action=Action.REMOVE, nodes=("m", "r"), careful=ALL_AT_ONCE)
+    row = operation(uid, "r")
+    assert (row.phase, row.reason) == ("scheduled", "unmanaged_master")
+    assert "liar, m report its address" in row.message
+
+
+def test_a_master_is_not_named_among_those_that_lie():
+    """Its replica synchronizes, so its replication id differs; another replica has no agent."""
+    upload()
+    join("m", "r")
+    say(
+        beat("m", master_of("a:2", "u:1", addresses=("a:1",), replication_id=SHARD_ID)),
+        beat("r", replica_of("a:1", addresses=("a:2",), replication_id="1" * 40)),
+    )
+    after_a_minute()
+    with pytest.raises(UnmanagedReplicaError, match=r"would lose writes: m \(u:1\)\. Add an agent"):
+        start(nodes=("m", "r"), careful=ALL_AT_ONCE)
+
+
+def test_a_replica_whose_link_is_down_says_so_before_anything_else():
+    down = replica_of("a:1", addresses=("a:2",), replication_id="1" * 40, link_status="down")
+    having_greet(("r", down))
+    join("m")
+    say(beat("m", master_of(addresses=("a:1",), replication_id=SHARD_ID)))
+    after_a_minute()
+    message = operation(start(action=Action.REMOVE, nodes=("r",), careful=ALL_AT_ONCE), "r").message
+    assert message == "It waits for the server of r: The server's link to its master a:1 is down."

@@ -126,9 +126,13 @@ def test_an_address_that_is_not_known_is_the_address_of_none():
 
 def test_a_replica_whose_own_word_differs_from_the_list_of_a_master():
     """It follows its own word. The master still counts it: it may copy it again."""
-    found = places_of([server("1", replicas=[at("3")]), server("2"), server("3", of=at("2"))])
-    assert (found["3"].shard, found["3"].master) == ("2", "2")
+    ids = {"1": "e", "2": "f", "3": "f"}
+    fleet = [server("1", replicas=[at("3")]), server("2", replicas=[at("3")]), server("3", of=at("2"))]
+    found = places_of([replace(each, facts=replace(each.facts, replication_id=ids[each.node])) for each in fleet])
+    assert (found["1"].shard, found["3"].shard, found["3"].master) == ("1", "2", "2")
     assert (found["1"].replicas, found["2"].replicas) == (("3",), ("3",))
+    fleet[1] = server("2")
+    assert {each.shard for each in places_of(fleet).values()} == {"1"}, "which of them it copies is not certain"
 
 
 def test_a_replica_that_lost_its_connection_is_not_in_the_list():
