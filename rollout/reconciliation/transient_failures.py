@@ -30,6 +30,14 @@ JUDGED_AGAIN = TRANSIENT | {
     Reason.COMMAND_NAME_TAKEN,
     Reason.NEWER_ROLLOUT,
     Reason.NODE_DECOMMISSIONED,
+    # Other servers of its shard, and its own, may be ready now.
+    Reason.UNMANAGED_REPLICA,
+    Reason.UNMANAGED_MASTER,
+    Reason.REPLICA_LACKS_MODULE,
+    Reason.REPLICA_SILENT,
+    Reason.MASTER_HAS_MODULE,
+    Reason.SERVER_NOT_READY,
+    Reason.BACKUP_RUNNING,
 }
 #: The node was not even asked: it need not start again first.
 _NEVER_SENT = frozenset({Reason.PROGRESS_DEADLINE})

@@ -1,9 +1,12 @@
 """The order in a shard holds for the reconciler and for the vendor's routes too."""
 
+from datetime import timedelta
+
 import pytest
 
+from eventstore import database_now
 from rollout.messages import Action
-from rollout.models import Rollout
+from rollout.models import Operation, Rollout
 from rollout.process.advance import advance
 from rollout.queries.explanations import of_node
 from rollout.reconciliation.reconciler import reconcile
@@ -82,3 +85,27 @@ def test_a_deletion_by_the_vendors_route_goes_to_the_master_first(route, admin):
     assert rollout(uid).action == Action.REMOVE
     assert order_of(uid) == ["n1", "n2", "n3", "n4"]
     assert rollout(uid).phase == "succeeded"
+
+
+def test_the_reconciler_goes_to_a_master_again_that_joined_just_after_its_replica():
+    """The replica did not have the module yet when the master's turn was judged, so the master was skipped."""
+    upload()
+    join("first")
+    answer(start(), "first", inventory=inventory(GREET))
+    join("replica")
+    say(beat("replica", replica_of("a:1", addresses=("a:2",))))
+    own = reconciled()
+    join("master")
+    say(beat("master", master_of("a:2", addresses=("a:1",))))
+    reconcile()
+    skipped = Operation.objects.get(node="master")
+    assert (skipped.phase, skipped.reason) == ("skipped", "replica_lacks_module")
+    answer(own, "replica", inventory=inventory(GREET))
+    say(
+        beat("replica", replica_of("a:1", addresses=("a:2",)), modules=[GREET]),
+        beat("master", master_of("a:2", addresses=("a:1",))),
+    )
+    ended = database_now() - timedelta(seconds=3601)  # the backoff is over
+    Operation.objects.filter(node="master").update(finished_at=ended)
+    again = reconciled()
+    assert phases(again) == {"master": "queued"}
