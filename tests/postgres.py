@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import psycopg
 
-START_SECONDS = 30
+START_SECONDS = 90
 #: Tests survive a crash of the machine by being run again.
 FAST = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off")
 
