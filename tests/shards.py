@@ -363,6 +363,7 @@ class Shard:
         """Modfleet knows nothing of earlier restarts. A node that was restarted often recovers late: it does not fill the log."""
         for name in self.names:
             self.fleet.post(f"/v2/nodes/{name}/forget", status=200)
+        wait_for(lambda: set(self.names) <= online(self.fleet), pause=PAUSE)
 
     def _unfinished(self) -> list[str]:
         found = self.fleet.get(ROLLOUTS, params={"limit": 100})["results"]
