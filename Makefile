@@ -2,7 +2,9 @@
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -q -n auto --dist worksteal
+# Twice as many as cores: tests wait for servers and processes more than they compute.
+WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 # What the marker `full` names takes minutes: only `make test-full` runs it.
 SHORT := and not full
 # After lint, those that wait most: one part works while another waits.

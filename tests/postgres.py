@@ -21,9 +21,11 @@ from urllib.parse import quote
 
 import psycopg
 
-START_SECONDS = 30
+START_SECONDS = 90
 #: Tests survive a crash of the machine by being run again.
 FAST = ("-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off")
+#: Each worker of pytest-xdist has a dozen connections at times, and there are two for each core.
+MANY_CLIENTS = "-cmax_connections=500"
 
 
 @contextmanager
@@ -142,9 +144,9 @@ def _wait_for(folder: Path, server: "subprocess.Popen[bytes]") -> None:
 
 def main(arguments: list[str]) -> int:
     """The command's exit code."""
-    options: tuple[str, ...] = FAST
+    options: tuple[str, ...] = (*FAST, MANY_CLIENTS)
     while arguments and arguments[0] in {"--", "--durable"}:
-        options = () if arguments.pop(0) == "--durable" else options
+        options = (MANY_CLIENTS,) if arguments.pop(0) == "--durable" else options
     if not arguments:
         raise SystemExit(__doc__)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

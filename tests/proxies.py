@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.plugins.server import free_port, wait_for_port
+from tests.waiting import PATIENCE
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 #: Debian keeps it out of the path of users.
@@ -30,7 +31,7 @@ def running(command: Sequence[str | Path], port: int, environ: Mapping[str, str]
         yield port
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
 
 
 def with_upstreams(sample: str, upstreams: Sequence[int], *names: str) -> str:

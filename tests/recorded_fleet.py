@@ -208,10 +208,11 @@ def silence(*names: str, seconds: float = 1000) -> None:
 
 
 def hear(*names: str) -> None:
-    """The nodes were last heard of now."""
+    """The nodes have sent a heartbeat with their server's facts now, the same as before."""
     from rollout.models import Liveness
 
-    Liveness.objects.filter(node__in=names).update(last_seen=database_now())
+    now = database_now()
+    Liveness.objects.filter(node__in=names).update(last_seen=now, facts_at=now)
 
 
 def overdue(*names: str) -> None:

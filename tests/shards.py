@@ -347,8 +347,7 @@ class Shard:
         for uid in self._unfinished():
             self.fleet.post(f"{ROLLOUTS}/{uid}/abort")
             self.fleet.end_of(uid)
-        for name in self.names:  # a node that was restarted often recovers late: it does not fill the log
-            self.fleet.post(f"/v2/nodes/{name}/forget", status=200)
+        self.forget()
         a, b, c, d = self.machines
         for each, master in ((a, None), (b, a), (c, a), (d, b)):
             if each.master_port() != (master.port if master else 0):
@@ -359,6 +358,12 @@ class Shard:
         for name, version in {found for each in self.machines for found in each.loaded()}:
             self.carry_out("remove", name, version, even_if_used=True)
         assert [each.loaded() for each in self.machines] == [[]] * 4
+
+    def forget(self) -> None:
+        """Modfleet knows nothing of earlier restarts. A node that was restarted often recovers late: it does not fill the log."""
+        for name in self.names:
+            self.fleet.post(f"/v2/nodes/{name}/forget", status=200)
+        wait_for(lambda: set(self.names) <= online(self.fleet), pause=PAUSE)
 
     def _unfinished(self) -> list[str]:
         found = self.fleet.get(ROLLOUTS, params={"limit": 100})["results"]

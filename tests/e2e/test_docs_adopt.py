@@ -3,9 +3,18 @@
 import re
 import zipfile
 
+import pytest
+
 from tests.e2e.test_docs import paste
-from tests.fleet import sample
+from tests.fleet import running_fleet, sample
 from tests.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Nodes of this file's own: on the shared ones, other tests' calls of the last 10 minutes forbid a removal."""
+    with running_fleet() as fleet:
+        yield fleet
 
 
 def foreign_modules(fleet):

@@ -432,6 +432,7 @@ def _restart_with(shard: Shard, version: int) -> None:
 def _restart_all(shard: Shard) -> None:
     for each in shard.machines:
         each.restart()
+    shard.forget()
 
 
 @pytest.mark.parametrize(("name", "reason"), [("crashes", "scratch_load_failed"), ("hangs", "scratch_hung")])

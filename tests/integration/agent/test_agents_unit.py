@@ -9,6 +9,7 @@ import subprocess
 from rollout.agent.scratch import calls, namespaces
 from rollout.agent.scratch.confinement import BARRIER
 from tests.fleet import ROOT
+from tests.waiting import PATIENCE
 
 UNIT = ROOT / "deploy/systemd/modfleet-agent@.service"
 USER = 64999
@@ -72,7 +73,7 @@ def filtered(allowed):
 
 def works(limits, allowed):
     words = ["/usr/bin/python3", "-c", PROGRAM, ROOT, filtered(allowed).hex(), json.dumps(limits), str(USER)]
-    return subprocess.run(words, timeout=30, cwd="/").returncode == 0
+    return subprocess.run(words, timeout=PATIENCE, cwd="/").returncode == 0
 
 
 def test_the_unit_allows_the_namespaces_of_a_scratch_server():

@@ -80,12 +80,12 @@ def test_a_module_that_aborts_seconds_after_its_load(site, built):
     """With the default time to settle."""
     threads = []
 
-    def abort_in_five_seconds():
-        site.server.call("FAILS.ABORT", "5000")
+    def abort_in_two_seconds():
+        site.server.call("FAILS.ABORT", "2000")
         threads.append(supervised(site, lambda: None))
 
     command = site.command(built("fails", 1), settle_seconds=10)
-    report = site.run_and(command, Phase.SETTLING, abort_in_five_seconds)
+    report = site.run_and(command, Phase.SETTLING, abort_in_two_seconds)
     threads[0].join()
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.SERVER_CRASHED)
     assert "crash report" in report.message
@@ -267,9 +267,9 @@ def test_a_person_restarts_the_master_while_its_replica_settles(site, built, rep
     back_at = []
 
     def bring_back(port):
-        wait_for(lambda: Reason.LINK_DOWN in noted(site), seconds=20)
+        wait_for(lambda: Reason.LINK_DOWN in noted(site))
         replicates.call("CONFIG", "SET", "port", port)
-        wait_for(lambda: "master_link_status:up" in raw(site.server, "replication"), seconds=20)
+        wait_for(lambda: "master_link_status:up" in raw(site.server, "replication"))
         back_at.append(time.monotonic())
 
     threads = []

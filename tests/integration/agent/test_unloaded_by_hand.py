@@ -31,7 +31,7 @@ def unloaded(site, greet):
     upload(greet)
     know("n1")
     beat(site, hello=True)
-    carry_out(site, greet, start(version=greet.version))
+    carry_out(site, greet)
     beat(site)
     assert row().state == "in_sync"
     site.server.call("MODULE", "UNLOAD", "greet")
@@ -39,7 +39,8 @@ def unloaded(site, greet):
     assert (row().drifted_at is not None, drift_reason(row())) == (True, Reason.UNLOADED_BY_HAND)
 
 
-def carry_out(site, greet, uid):
+def carry_out(site, greet):
+    uid = start(version=greet.version, careful={"settle_seconds": 0})
     ((_, command),) = commands_of(list(Operation.objects.filter(rollout=uid)))
     assert command.package
     path = f"/{greet.package.package_sha256}"
@@ -93,7 +94,7 @@ def test_without_its_line_it_stays_unloaded_after_a_restart(site, unloaded):
 
 
 def test_a_person_loads_it_again(site, unloaded, greet):
-    carry_out(site, greet, start(version=greet.version))
+    carry_out(site, greet)
     look(site)
     assert site.server.loaded() == {("greet", greet.version)}
     assert (row().state, drift_reason(row())) == ("in_sync", None)

@@ -25,6 +25,7 @@ from rollout.messages import (
     queue_for,
     to_json,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ class Worker:
     def kill(self, number=signal.SIGKILL):
         assert self.process
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=PATIENCE)
 
     def send(self, body):
         with Celery(broker=self.url, set_as_current=False) as sender:

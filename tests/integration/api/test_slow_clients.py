@@ -211,7 +211,7 @@ def test_a_probe_address_that_is_taken_is_named(attacked, tmp_path):
     environ = {**os.environ, "MODFLEET_DATA_DIR": str(tmp_path), "MODFLEET_PROBE_ADDRESS": f"127.0.0.1:{attacked.port}"}
     command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(free_port())]
     done = subprocess.run(
-        [*command, "config.asgi:application"], env=environ, capture_output=True, text=True, timeout=60
+        [*command, "config.asgi:application"], env=environ, capture_output=True, text=True, timeout=PATIENCE
     )
     assert f"MODFLEET_PROBE_ADDRESS=127.0.0.1:{attacked.port}" in done.stdout + done.stderr
     assert done.returncode != 0

@@ -29,7 +29,7 @@ from rollout.messages import (
 )
 from tests.fleet import ROOT
 from tests.integration.agent.conftest import VALKEY
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ def test_an_agent_works_as_its_own_user_also_after_it_was_killed(agent, broker, 
     second = agent()
     assert wait_for(lambda: ends(broker, command.rollout)).phase is Phase.SUCCEEDED
     second.send_signal(signal.SIGTERM)
-    assert second.wait(timeout=30) == 0
+    assert second.wait(timeout=PATIENCE) == 0
     assert broker.refused() == []
     with broker.client("modfleet", "c") as client:
         assert client.llen(HEARTBEATS) > 0

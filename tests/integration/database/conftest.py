@@ -19,6 +19,7 @@ from tests.integration.rollout.conftest import broker, carried_by, waits  # noqa
 from tests.plugins.cast import PASSWORD
 from tests.plugins.server import free_port, wait_for_port
 from tests.postgres import FAST, Server, serving
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "deploy/systemd/modfleet-control-plane.service"
@@ -89,7 +90,7 @@ class Plane:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0, self.output()
+            assert process.wait(timeout=PATIENCE) == 0, self.output()
 
     def output(self) -> str:
         return (Path(self.environ["MODFLEET_DATA_DIR"]) / "output").read_text()

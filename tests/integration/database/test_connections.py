@@ -4,7 +4,7 @@ import pytest
 
 from rollout.messages import REPORTS, queue_for
 from tests.crowd import ask_all, watched
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it starts a dozen processes
 
@@ -45,7 +45,7 @@ def test_the_other_processes_have_as_many_as_the_docs_say(plane, broker):
         broker.send(REPORTS, *reports)
         wait_for(lambda: plane.phase(uid) == "succeeded")
         with plane.process("django", "verify_log", name="command") as command:
-            command.wait(timeout=60)
+            command.wait(timeout=PATIENCE)
     assert 0 < activity.most["relay"] <= RELAY
     assert 0 < activity.most["worker"] <= WORKER
     assert activity.most["command"] <= COMMAND

@@ -13,7 +13,7 @@ import pytest
 from eventstore.conf import conf
 from rollout.messages import REPORTS, queue_for
 from tests.integration.database.conftest import started
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # it starts a dozen processes
 
@@ -37,7 +37,7 @@ def ask(plane, api):
     """Status, document and headers of an answer."""
 
     def asked(path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", api, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", api, timeout=PATIENCE)
         headers = {"Authorization": f"Bearer {plane.token}", "Content-Type": "application/json"}
         connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
         response = connection.getresponse()
@@ -73,7 +73,7 @@ def test_stopped_and_started(plane, ask):
 
 def test_a_stopped_database_is_told_to_who_scrapes_by_the_token(plane, api, ask):
     def scraped():
-        connection = http.client.HTTPConnection("127.0.0.1", api, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", api, timeout=PATIENCE)
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
         response = connection.getresponse()
         text = response.read().decode()
@@ -110,7 +110,7 @@ def test_paused(plane, api, ask):
 
 @contextmanager
 def _asking(port, token):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("GET", "/v2/nodes", headers={"Authorization": f"Bearer {token}"})
     yield connection
     connection.close()

@@ -277,13 +277,13 @@ def test_a_change_that_keeps_size_and_time_is_seen(site, checks, module):
 def test_a_change_of_the_servers_unit_is_seen(site, checks, monkeypatch):
     """The server runs on: its unit has other options for the next start."""
     _, newest, _ = checks
+    monkeypatch.setattr("rollout.agent.node.start_checks.LIVE_SECONDS", 0.0)
     wait_for(lambda: newest() == ("yes", ""))
     changed = Process(pid=os.getpid(), arguments=("--loadmodule", "/nonexistent"))
     monkeypatch.setattr(
         "rollout.agent.node.start_checks.live_server",
         lambda settings, info: replace(live_server(settings, info), process=changed),
     )
-    monkeypatch.setattr("rollout.agent.node.start_checks.LIVE_SECONDS", 0.0)
     wait_for(lambda: newest()[0] == "no")
 
 

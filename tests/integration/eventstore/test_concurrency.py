@@ -44,7 +44,7 @@ def test_a_follower_misses_nothing_although_writers_roll_back_and_one_commits_sl
         with transaction.atomic():
             append(Append("slow", 0, [EVENT]))
             holding.set()
-            assert looked.wait(timeout=30)
+            assert looked.wait(timeout=PATIENCE)
         written.wait(timeout=PATIENCE)
 
     def follow() -> None:

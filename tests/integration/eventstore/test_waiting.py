@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from eventstore import Append, append, end_waits, is_ending, wait_for_growth, wait_for_news, waiting
 from tests.ledger import Opened
 from tests.plugins.databases import at_once
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("ledger", "committed_db")
 
@@ -127,10 +128,10 @@ def test_an_append_is_announced_after_the_outer_commit():
         with transaction.atomic():
             append(Append("a", 0, [EVENT]))
             appended.set()
-            assert looked.wait(timeout=20)
+            assert looked.wait(timeout=PATIENCE)
 
     def sleep() -> tuple[int, int]:
-        assert appended.wait(timeout=20)
+        assert appended.wait(timeout=PATIENCE)
         before = wait_for_growth(0, timeout=0.3)
         looked.set()
         return before, wait_for_growth(0, timeout=20)

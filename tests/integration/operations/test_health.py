@@ -19,6 +19,7 @@ from operations.models import Heartbeat
 from rollout.projections.nodes import NodeProjection
 from rollout.reconciliation.reconciler import Reconciler
 from tests.recorded_fleet import upload
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -144,7 +145,7 @@ def test_a_database_that_does_not_answer(well, monkeypatch):
         assert Client().get("/healthz").status_code == 200
     for each in health.CHECKS:
         if each._running is not None:
-            each._running.join(timeout=20)
+            each._running.join(timeout=PATIENCE)
 
 
 def test_what_an_outsider_asks_again_and_again_is_looked_at_once_a_second(well):

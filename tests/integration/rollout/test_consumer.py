@@ -41,7 +41,7 @@ def consuming(broker):
     for thread in threads:
         thread.stopping.set()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 
 

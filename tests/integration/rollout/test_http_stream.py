@@ -27,6 +27,7 @@ from tests.plugins.cast import PASSWORD, basic
 from tests.plugins.databases import at_once
 from tests.plugins.server import THREADS, serving
 from tests.recorded_fleet import fleet, report_of, rollout, say, start
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +103,7 @@ def cluster(uid):
     finally:
         ended.set()
         for each in threads:
-            each.join(timeout=20)
+            each.join(timeout=PATIENCE)
 
 
 def _until(ended, work):

@@ -394,8 +394,8 @@ def test_invented_nodes_leave_nothing(dropped, is_signed):
     heartbeats = [heartbeat_of(each, hello=True) for each in names]
     upload()
     enrolled("real").beat(hello=True)
-    uid = start()
-    reports = [report_of(uid, "real") | {"node": each} for each in names]
+    report = report_of(start(), "real")
+    reports = [report | {"node": each} for each in names]
     if is_signed:
         heartbeats = [agent.signed(body, name=body["node"]) for body in heartbeats]
         reports = [agent.signed({"reports": [body]}, name=body["node"], purpose=Purpose.REPORTS) for body in reports]

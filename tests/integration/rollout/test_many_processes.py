@@ -16,6 +16,7 @@ from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, NodesReleased
 from rollout.messages import REPORTS, Command, Phase, Reason, Report, from_json, queue_for, to_json
 from tests.recorded_fleet import differences, fleet, installed, inventory, phases, rollout, start
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("committed_db")]
 
@@ -37,7 +38,7 @@ def control_plane(broker, tmp_path):
         yield
         for each in processes:
             each.terminate()
-        codes = [each.wait(timeout=60) for each in processes]
+        codes = [each.wait(timeout=PATIENCE) for each in processes]
     assert codes == [0] * 6
     assert "Traceback" not in (tmp_path / "output").read_text()
 
@@ -93,7 +94,7 @@ def agents(broker, names, answer):
         yield thread
     finally:
         thread.stopping.set()
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE)
         assert not thread.is_alive()
 
 

@@ -74,9 +74,9 @@ def test_a_batch_is_bounded_in_bytes(broker, consuming, waits):
     """Each of these takes some MB once it is read."""
     batches = []
     consuming(REPORTS, lambda bodies: batches.append(len(bodies)))
-    broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 100_000) + b"]")] * 40)
+    broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 100_000) + b"]")] * 16)
     broker.client().lpush(REPORTS, *[envelope(b"[" + b",".join([b"[]"] * 1_000_000) + b"]")] * 5)
-    waits(lambda: broker.waiting(REPORTS) == 0 and sum(batches) == 40)
+    waits(lambda: broker.waiting(REPORTS) == 0 and sum(batches) == 16)
     assert max(batches) <= consumer.BATCH_BYTES // 300_000 + 1
 
 
@@ -114,7 +114,7 @@ def worker(broker, tmp_path):
         )
         yield process
         process.terminate()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_the_control_worker_goes_on(broker, worker, waits, tmp_path):

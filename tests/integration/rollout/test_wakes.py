@@ -14,6 +14,7 @@ from rollout.process.wakes import forget_ended_rollouts
 from tests.recorded_fleet import fleet, grew, phases, rollout, start
 from tests.recorded_fleet import say as answer
 from tests.recorded_shards import beat, master_of, say
+from tests.waiting import PATIENCE
 
 #: Records the heartbeat that it reads, and is killed after the commit, before it advances rollouts.
 KILLED = """
@@ -54,7 +55,7 @@ def test_a_worker_is_killed_between_its_commit_and_the_next_step(waits):
     for run in relays * 2:
         run()
     words, body = [sys.executable, "-c", KILLED], json.dumps([beat("n0000")])
-    killed = subprocess.run(words, input=body.encode(), timeout=60, check=False)
+    killed = subprocess.run(words, input=body.encode(), timeout=PATIENCE, check=False)
     assert (killed.returncode, phases(waits)) == (-signal.SIGKILL, {"n0000": "scheduled"})
     relays[1]()
     assert phases(waits) == {"n0000": "queued"}

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from modfleet.cli import app
 from tests.fleet import ROOT
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -100,5 +101,5 @@ def test_it_becomes_the_worker_that_signals_reach(settings):
             assert line, seen
             seen += line
         worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=PATIENCE)
     assert worker.returncode in {0, -signal.SIGTERM}

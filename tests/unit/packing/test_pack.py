@@ -14,6 +14,7 @@ import pytest
 
 from modfleet.packing import loading
 from tests.unit.packing.conftest import module_json_of, processes_with
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 
@@ -128,7 +129,7 @@ def test_terminated_it_leaves_nothing(module, temporary, tmp_path):
         while not processes_with(f"unixsocket:{temporary}") and process.poll() is None:
             time.sleep(0.02)
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode > 0
     assert not processes_with(str(temporary))
     assert [path.name for path in tmp_path.iterdir()] == ["hangs.so"]
