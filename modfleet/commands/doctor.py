@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="RIGHT",
         help="Further rights: keys, acl-list and config, which show secrets; removal, for removals of modules; "
-        "migrations, for a cluster of Valkey 9.",
+        "options and rewrite, for settings of modules and CONFIG REWRITE; migrations, for a cluster of Valkey 9.",
     )
     return made
 

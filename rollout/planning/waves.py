@@ -109,7 +109,11 @@ def canary_first(
         return usable, order.role(node.name) != "replica"
 
     ranked = sorted(included, key=rank)
-    alone = [node for node in ranked if not order.first(node.name)]
-    canary = order.sorted([*alone, *ranked])[:size]
+    alone = [node for node in ranked if all(unchanged[each] is not None for each in order.first(node.name))]
+    candidates = order.sorted([*alone, *ranked])
+    useful = max((place for place, node in enumerate(candidates, 1) if rank(node)[0] == 0), default=0)
+    # Up to the last one that shows something: a replica that has the module already need not come first.
+    candidates[:useful] = sorted(candidates[:useful], key=lambda node: unchanged[node.name] is not None)
+    canary = candidates[:size]
     names = {node.name for node in canary}
     return [*canary, *(node for node in order.sorted(included) if node.name not in names)]

@@ -26,7 +26,8 @@ def calls_on(module_name: str, nodes: Collection[str]) -> dict[str, Mapping[str,
 
 def in_words(module_name: str, used: Mapping[str, Mapping[str, Any]]) -> str:
     """Return as sentences where it is used, and what a person can do. `used` is what `calls_on` returns."""
-    node, module = next(iter(used.items()))
+    # The calls of a replica are its master's: only that knows the clients.
+    node, module = min(used.items(), key=lambda each: not each[1].get("clients"))
     clients = f" Newest clients: {', '.join(map(as_name, module['clients']))}." if module.get("clients") else ""
     return (
         f"Commands of {module_name} were called in the last 10 minutes on {some_of(list(used))}. "

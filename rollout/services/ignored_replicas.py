@@ -28,8 +28,13 @@ def ignore_replica(address: str, *, reason: str) -> str:
 
 def _refuse_node(address: str) -> None:
     """Raises: `InvalidAddressError` if a person has set the address for a node, or only one node reports it or its node id."""
-    if is_loopback(address):
-        return  # it means another server on each host
+    if is_loopback(address):  # it means another server on each host
+        if not _is_listed(address):
+            raise InvalidAddressError(
+                f"No server has a replica {address} that is no node. A loopback address means another server on each host, so it is "
+                "accepted only while `modfleet nodes --tree` shows it as an unmanaged replica."
+            )
+        return
     given = dict(Node.objects.exclude(address="").values_list("address", "name"))
     name = given.get(address)
     if name is None:
@@ -42,6 +47,12 @@ def _refuse_node(address: str) -> None:
             f"{address} is the server of node {name}, and a node is never ignored: give {name} the module too, or "
             f"decommission it first with `modfleet nodes decommission {name}`."
         )
+
+
+def _is_listed(address: str) -> bool:
+    """Return True if a server has such a replica that is no node."""
+    rows = ShardMember.objects.exclude(unmanaged=[], ignored=[]).values_list("unmanaged", "ignored")
+    return any(address in (*unmanaged, *ignored) for unmanaged, ignored in rows)
 
 
 def _is_of(address: str, facts: ServerFacts) -> bool:

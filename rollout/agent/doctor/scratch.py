@@ -40,8 +40,8 @@ def scratch_server_runs(host: Host) -> Outcome:
         words = error.in_words if isinstance(error, ScratchEndedError) else str(error)
         return warned(
             f"scratch_unavailable: {words}",
-            "Until then, only modules that have loaded on a node like this one are loaded here. MODFLEET_SCRATCH=warn loads "
-            "all modules without a trial.",
+            "Correct what it names. Until then, only modules that have loaded on a node like this one are loaded here. "
+            "MODFLEET_SCRATCH=warn loads all modules without a trial.",
         )
     confinement = live.confinement
     how = [

@@ -195,3 +195,18 @@ def test_a_viewer_may_look_and_change_nothing(bob):
     ]
     assert [each.status_code for each in answers] == [403] * 3
     assert not IgnoredReplica.objects.exists()
+
+
+def test_a_loopback_address_is_ignored_only_while_a_server_has_such_a_replica():
+    """It may be that of a node: it means another server on each host."""
+    join("m", "r")
+    own, replica, other = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"
+    say(
+        beat("m", master_of(replica, other, addresses=(own,), network="h")),
+        beat("r", replica_of(own, addresses=(replica,), network="h")),
+    )
+    with pytest.raises(InvalidAddressError, match=r"No server has a replica 127\.0\.0\.1:2 that is no node"):
+        ignore_replica(replica, reason="It is a node.")
+    for _ in range(2):
+        ignore_replica(other, reason="It is switched off soon.")
+    assert member("m").ignored == [other]

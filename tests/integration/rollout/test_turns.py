@@ -214,3 +214,12 @@ def test_a_rollout_that_waits_for_an_older_operation_on_its_node_is_not_stopped(
     passes(uid, 301)  # half of the time was left
     advance(uid)
     assert (rollout(uid).phase, rollout(uid).reason) == ("paused", "progress_deadline")
+
+
+def test_the_canary_of_a_shard_changes_although_a_replica_of_it_has_the_module():
+    shard()
+    say(beat("n4", STATES["n4"], modules=[installed()]))
+    say(beat("n2", STATES["n2"], modules=[installed()]))
+    request = RolloutRequest(action=Action.INSTALL, module_name="greet", version=1)
+    waves = {each.name: each.wave for each in plan_of(request).nodes}
+    assert [name for name, wave in waves.items() if wave == 0] == ["n3"]
