@@ -176,7 +176,7 @@ def _args_of(text: str) -> tuple[str, ...] | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedSuccess:
     """A load in a scratch server that has succeeded at `modfleet pack`. `server` is like `redis 7.0.15`, `platform` like
-    `linux/x86_64/debian12`. None: not known."""
+    `linux/x86_64/debian12`. `commands` and `options`: names that the server has seen. None: not known."""
 
     content_sha256: str
     server: str
@@ -185,6 +185,8 @@ class PackedSuccess:
     scratch_args: tuple[str, ...]
     has_types: bool | None
     aux_data: bool | None
+    commands: frozenset[str] | None
+    options: frozenset[str] | None
 
 
 def packed_successes(contents: Collection[str]) -> Iterator[PackedSuccess]:
@@ -202,6 +204,8 @@ def packed_successes(contents: Collection[str]) -> Iterator[PackedSuccess]:
                     scratch_args=tuple(each["scratch_args"]),
                     has_types=each.get("has_types"),
                     aux_data=each.get("aux_data"),
+                    commands=frozenset(each["commands"]) if "commands" in each else None,
+                    options=frozenset(each["options"]) if "options" in each else None,
                 )
 
 

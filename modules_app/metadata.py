@@ -350,6 +350,8 @@ _SUCCESS_CHECKS: dict[str, Callable[[Any], Any]] = {
     "scratch_args": _texts,
     "has_types": _flag,
     "aux_data": _flag,
+    "commands": _texts,
+    "options": _texts,
     "differences": _texts,
 }
 _COMMAND_CHECKS: dict[str, Callable[[Any], Any]] = {

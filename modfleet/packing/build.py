@@ -152,7 +152,7 @@ def _successes(order: Order, tried: tuple[Tried, ...]) -> list[dict[str, Any]]:
             "args": args,
             "scratch_args": trial_args,
             **{name: known for name in ("has_types", "aux_data") if (known := getattr(each.learned, name)) is not None},
-            "differences": list(each.learned.differences),
+            **{name: list(getattr(each.learned, name)) for name in ("commands", "options", "differences")},
         }
         for each in tried
         if each.learned is not None

@@ -28,7 +28,7 @@ class BuildFacts:
     `types_from` and `aux_data_from`, empty if the package says it too.
 
     `keys`: of its successes, the newest ones. `sources`: `package` or `node NAME` for each of them. `since`: when its
-    commands and options were recorded first; a package does not have them. `options`: that a server has seen.
+    commands and options were recorded first by a node. `options`: that a server has seen.
     `sure_options`: that all servers have seen.
     """
 
@@ -56,16 +56,13 @@ def build_facts(contents: Iterable[str]) -> dict[str, BuildFacts]:
         return found
     for row in believed_successes().filter(content_sha256__in=wanted).order_by("-recorded_at", "key", "node"):
         known, learned = found.get(row.content_sha256, BuildFacts()), row.learned
-        options = frozenset(learned.get("options", ()))
         says_types, says_aux = (learned.get(name) is True for name in ("has_types", "aux_data"))
         found[row.content_sha256] = replace(
             _with_success(known, row.key, f"node {row.node}", learned.get("has_types"), learned.get("aux_data")),
             since=row.recorded_at,
             types_from=_with_name(known.types_from, row.node) if says_types else known.types_from,
             aux_data_from=_with_name(known.aux_data_from, row.node) if says_aux else known.aux_data_from,
-            commands=(known.commands or frozenset()) | {*learned.get("commands", ())},
-            options=(known.options or frozenset()) | options,
-            sure_options=options if known.sure_options is None else known.sure_options & options,
+            **_with_names(known, frozenset(learned.get("commands", ())), frozenset(learned.get("options", ()))),
             differences=known.differences | {*learned.get("differences", ())},
         )
     for packed in packed_successes(wanted):
@@ -79,8 +76,20 @@ def build_facts(contents: Iterable[str]) -> dict[str, BuildFacts]:
             known,
             types_from=() if packed.has_types else known.types_from,
             aux_data_from=() if packed.aux_data else known.aux_data_from,
+            **_with_names(known, packed.commands, packed.options),
         )
     return found
+
+
+def _with_names(known: BuildFacts, commands: frozenset[str] | None, options: frozenset[str] | None) -> dict[str, Any]:
+    """Return the fields of names, with those that another server has seen. None: it does not say."""
+    fields: dict[str, Any] = {}
+    if commands is not None:
+        fields["commands"] = (known.commands or frozenset()) | commands
+    if options is not None:
+        fields["options"] = (known.options or frozenset()) | options
+        fields["sure_options"] = options if known.sure_options is None else known.sure_options & options
+    return fields
 
 
 def believed_successes() -> QuerySet[ScratchSuccess]:
@@ -175,6 +184,8 @@ def _in_words(
     if commands is not None and options is not None:
         yield f"It adds {_named(commands, 'command')}."
         yield f"It has {_named(options, 'option')}."
+    else:
+        yield "Its commands and options are not known yet."
     if unknown:
         yield f"{unknown} of its builds {'is' if unknown == 1 else 'are'} not known yet."
 

@@ -349,6 +349,7 @@ def test_a_success_of_modfleet_pack_is_that_of_a_node(site, built, binary, tmp_p
         package = inspect_package(file, max_unpacked_bytes=10**9, max_members=10)
     (success,) = package.metadata.document["scratch_successes"]
     assert (success["has_types"], success["aux_data"]) == (False, False)
+    assert (success["commands"], success["options"]) == (["greet.hello"], [])
     key = scratch_key(
         content_sha256=package.content_sha256,
         server=success["server"],

@@ -3,11 +3,14 @@
 import json
 from datetime import timedelta
 
+import msgspec
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from artifacts_app.manifest import Member, files_digest
+from artifacts_app.models import Build
 from rollout.delivery.commands import commands_of
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Strategy
@@ -126,6 +129,32 @@ def test_the_plan_lists_lost_options(admin, two):
     options()
     found = plan(admin)
     assert found["lost_options"] == [{"node": name, "options": ["greet.y"]} for name in ("n1", "n2")]
+
+
+def pack_success(content, **facts):
+    """Put a success of `modfleet pack` into the package."""
+    build = Build.objects.get(content_sha256=content)
+    files = files_digest(msgspec.json.decode(build.members, type=list[Member]))
+    where = {"server": "redis 7.0.15", "platform": "linux/x86_64/debian12", "files_sha256": files}
+    success = {**where, "args": [], "scratch_args": [], "has_types": False, "aux_data": False, **facts}
+    build.document = json.dumps(json.loads(build.document) | {"scratch_successes": [success]})
+    build.save()
+
+
+def test_the_plan_lists_lost_options_of_packages_that_were_tried_when_they_were_packed(admin, two):
+    pack_success("greet-1", commands=["greet.hello"], options=["greet.x", "greet.y"])
+    pack_success("greet-2", commands=["greet.hello"], options=["greet.x"])
+    found = plan(admin)
+    assert found["lost_options"] == [{"node": name, "options": ["greet.y"]} for name in ("n1", "n2")]
+    assert found["learned"]["in_words"][-2:] == ["It adds 1 command: greet.hello.", "It has 1 option: greet.x."]
+
+
+def test_names_that_a_package_does_not_tell(admin, two):
+    """It was packed by an older release."""
+    pack_success("greet-2")
+    found = plan(admin)
+    assert (found["learned"]["options"], found["lost_options"]) == (None, [])
+    assert found["learned"]["in_words"][-1] == "Its commands and options are not known yet."
 
 
 def test_lost_options_are_part_of_the_hash(admin, two):
