@@ -235,7 +235,7 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
     for replica, master in place.doubted.items():
         text = (
-            f"{master} to bear out that {replica} copies it: it does not list {replica}, or does not report the same replication id. "
+            f"{master} to bear out that it is the master of {replica}, which it does not list, or whose replication id differs. "
             f"Check that the agent of {master} runs and is of this release. If the master of {replica} is another server, "
             "`modfleet nodes set NAME --address ADDRESS` says where a node is"
         )

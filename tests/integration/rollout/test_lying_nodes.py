@@ -255,9 +255,7 @@ def test_a_node_that_claims_to_be_a_master_without_an_agent_unblocks_no_removal_
     uid = start(action=Action.REMOVE, nodes=("r1", "r2"), careful=ALL_AT_ONCE)
     assert set(phases(uid).values()) <= {"scheduled", "skipped"}
     if role == "master":
-        assert operation(uid, "r1").message.startswith(
-            "It waits for liar to bear out that r1 copies it: it does not list r1"
-        )
+        assert operation(uid, "r1").message.startswith("It waits for liar to bear out that it is the master of r1")
     assert operation(uid, "r1").phase != "queued"
 
 
@@ -276,7 +274,7 @@ def test_the_replication_id_without_a_list_is_no_proof():
     say(beat("liar", master_of(addresses=("a:1",), replication_id=SHARD_ID)))
     after_a_minute()
     uid = start(action=Action.REMOVE, nodes=("r1",), careful=ALL_AT_ONCE)
-    assert operation(uid, "r1").message.startswith("It waits for liar to bear out that r1 copies it")
+    assert operation(uid, "r1").message.startswith("It waits for liar to bear out that it is the master of r1")
 
 
 def test_a_node_that_claims_a_replica_without_an_agent_does_not_let_its_master_go_first():
