@@ -233,7 +233,8 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.unmanaged_master:
         text = f"{shown(place.unmanaged_master)}, the master of {node}, which is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
-    for replica, master in place.doubted.items():
+    if place.doubted:
+        replica, master = next(iter(place.doubted.items()))
         text = (
             f"{master} to bear out that it is the master of {replica}, which it does not list, or whose replication id differs. "
             f"Check that the agent of {master} runs and is of this release. If the master of {replica} is another server, "

@@ -58,7 +58,7 @@ class Directory:
 
     def ids_of(self, nodes: Iterable[str]) -> dict[str, str]:
         """Return those of the nodes whose address a person has set, by the cluster node id that they report."""
-        return {self._ids[each]: each for each in nodes if each in self._named}
+        return {self._ids[each]: each for each in nodes if each in self._named and self._ids[each]}
 
     def _found(self, peer: Peer, by: Server) -> str:
         key = key_of(peer.address, by)

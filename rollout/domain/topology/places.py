@@ -7,7 +7,7 @@ all that may copy it or be copied by it are one shard.
 
 A replica that is no node, such as one that was decommissioned, may have replicas that are nodes. They stay in the shard of
 the server that lists it, and count as its replicas too: they get its writes. If several such servers follow one another, no node
-lists the last one. Then its replica belongs to the master with the same replication id.
+lists the last one. So its replica also belongs to the master with the same replication id.
 """
 
 from collections import Counter
@@ -37,9 +37,8 @@ class Place:
     `shard`: the node at its top, or the address of a master that is no node; an address contains a colon. One of these, if the
     shards of several nodes may be one. `depth`: 0 for the node at the top, 1 for its
     replicas. `unmanaged`: replicas that are no nodes; the last one may count those that have no name. `ignored`: those
-    that a person has accepted. `unmanaged_master`: the master, if it is no node. `doubted`: nothing but the server's own word says
-    that it copies its master. `claimants`: nodes that say that they are
-    one of these, but are not matched; the first ten.
+    that a person has accepted. `unmanaged_master`: the master, if it is no node. `doubted`: its master does not bear out that it is
+    copied. `claimants`: nodes that say that they are one of these, but are not matched; the first ten.
     """
 
     shard: str
@@ -186,8 +185,9 @@ def _further_masters(
     """
     above: dict[object, set[str]] = {}
     for name, own in listed.items():
-        addresses = (key_of(each, servers[name]) for each in own.all_addresses - own.claimed)
-        for key in (*addresses, *(own.all_ids - own.claimed)):
+        facts = servers[name].facts
+        addresses = (key_of(each, servers[name]) for each in {*facts.replicas} - own.claimed)
+        for key in (*addresses, *({*facts.replica_ids} - own.claimed)):
             above.setdefault(key, set()).add(name)
     tops: dict[str, set[str]] = {}
     for name, each in servers.items():
@@ -207,7 +207,7 @@ def _further_masters(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listed:
-    """The replicas that a server lists: nodes, all addresses and cluster node ids, and those of servers that are no nodes.
+    """The replicas that a server lists: nodes, and the addresses and cluster node ids of those that are no nodes.
 
     INFO lists addresses, and the cluster lists ids, so a replica may be in both. `by_id_only`: how many of the nodes have
     no address in the list; such an address may be among the `addresses`. `claimed`: those of the addresses and ids that a
@@ -215,8 +215,6 @@ class _Listed:
     """
 
     nodes: set[str]
-    all_addresses: frozenset[str]
-    all_ids: frozenset[str]
     addresses: frozenset[str]
     ids: frozenset[str]
     by_id_only: int
@@ -252,8 +250,6 @@ def _listed(server: Server, directory: Directory) -> _Listed:
     claims = {each: found for each, peer in unmatched.items() if (found := directory.claims(peer, server))}
     return _Listed(
         nodes=with_address | with_id,
-        all_addresses=frozenset(by_address),
-        all_ids=frozenset(by_id),
         addresses=frozenset(each for each, node in by_address.items() if not node),
         ids=frozenset(each for each, node in by_id.items() if not node),
         by_id_only=len(with_id - with_address),

@@ -253,6 +253,11 @@ def test_replicas_that_only_the_cluster_or_only_the_master_names(replicas, ids, 
     assert places_of(fleet, ignored)["1"].unmanaged == unmanaged
 
 
+def test_an_empty_id_is_the_id_of_none():
+    fleet = [server("1", replicas=["lb:7000"], replica_ids=("",)), server("2", of=at("1"), address="lb:7000")]
+    assert places_of(fleet)["1"].unmanaged == ("",)
+
+
 def test_an_id_of_two_nodes_is_the_id_of_none():
     fleet = [server("1", replica_ids=("b",)), server("2", of=at("1"), node_id="b"), server("3", node_id="b")]
     assert places_of(fleet)["1"].unmanaged == ("b",)
