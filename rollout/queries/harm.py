@@ -3,11 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from rollout.domain.node.harm import JUDGED, harm_since, is_restarted_since
 from rollout.messages import Phase
-from rollout.models import NodeFacts, Operation, Rollout
+from rollout.models import Liveness, NodeFacts, Operation, Rollout
+
+#: Matches operations whose node has said how its server is since they ended. What it said before shows nothing that they did:
+#: a server may have been restarted or repaired since.
+HEARD_SINCE = Exists(Liveness.objects.filter(node=OuterRef("node"), facts_at__gt=OuterRef("finished_at")))
 
 
 def harmed_nodes(row: Rollout) -> dict[str, str]:
@@ -19,7 +23,7 @@ def harmed_nodes(row: Rollout) -> dict[str, str]:
     if not facts:
         return {}
     rows = Operation.objects.filter(
-        rollout=row.uid, node__in=list(facts), phase=Phase.SUCCEEDED, wave__in=waves, health__isnull=False
+        HEARD_SINCE, rollout=row.uid, node__in=list(facts), phase=Phase.SUCCEEDED, wave__in=waves, health__isnull=False
     )
     found: dict[str, str] = {
         node: harm_since(health or {}, *facts[node])
@@ -40,7 +44,8 @@ def since_success(row: Operation) -> str:
     """Return what has happened to the server since the operation succeeded, as a sentence; empty if nothing is known to."""
     if row.phase != Phase.SUCCEEDED or row.health is None:
         return ""
-    facts = _facts(NodeFacts.objects.filter(node=row.node)).get(row.node)
+    heard = Liveness.objects.filter(node=row.node, facts_at__gt=row.finished_at).values("node")
+    facts = _facts(NodeFacts.objects.filter(node__in=heard)).get(row.node)
     if facts is None:
         return ""
     server, restarts = facts

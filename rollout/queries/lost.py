@@ -7,19 +7,17 @@ from rollout.domain.node.state import NodePhase
 from rollout.domain.words import sentence, with_cause
 from rollout.messages import Action, Phase
 from rollout.models import Node, NodeModule, Operation, Rollout
-from rollout.queries.harm import harmed_nodes
+from rollout.queries.harm import HEARD_SINCE, harmed_nodes
 from rollout.queries.node_documents import drift_reason
 
-_LOST = Q(phase=NodePhase.OFFLINE) | (
-    Q(phase=NodePhase.DEGRADED) & ~Q(degraded_reason__in=[DOCTOR_FAILED, NOT_EXAMINED])
-)
+_DEGRADED = Q(phase=NodePhase.DEGRADED) & ~Q(degraded_reason__in=[DOCTOR_FAILED, NOT_EXAMINED])
 
 
 def lost_nodes(row: Rollout) -> dict[str, tuple[int, str]]:
     """Return the wave of each node that has succeeded, and is offline, has no usable server, or has drifted since; and that
     state, as a sentence. After a soak has begun, also those whose server was harmed. In the rollout's order.
 
-    A failed check of the doctor is no sign that the module has harmed the node.
+    A failed check of the doctor is no sign that the module has harmed the node, nor is what the node said before it succeeded.
     """
     if not row.succeeded:
         return {}
@@ -27,11 +25,15 @@ def lost_nodes(row: Rollout) -> dict[str, tuple[int, str]]:
     if row.action == Action.INSTALL:
         drifted = NodeModule.objects.filter(module_name=row.module_name, version=row.version, drifted_at__isnull=False)
         states |= {each.node: _drifted_in_words(each) for each in drifted}
-    unusable = Node.objects.filter(_LOST).values_list("name", "phase", "degraded_reason", "degraded_message")
-    states |= {name: _unusable_in_words(phase, reason, message) for name, phase, reason, message in unusable}
+    unusable = Node.objects.filter(Q(phase=NodePhase.OFFLINE) | _DEGRADED)
+    states |= {
+        name: _unusable_in_words(phase, reason, message)
+        for name, phase, reason, message in unusable.values_list("name", "phase", "degraded_reason", "degraded_message")
+    }
     if not states:
         return {}
     rows = Operation.objects.filter(rollout=row.uid, node__in=list(states), phase=Phase.SUCCEEDED, wave__gte=0)
+    rows = rows.filter(~Q(node__in=Node.objects.filter(_DEGRADED).values("name")) | HEARD_SINCE)
     return {node: (wave, states[node]) for node, wave in rows.order_by("wave", "ordinal").values_list("node", "wave")}
 
 

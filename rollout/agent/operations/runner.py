@@ -92,7 +92,7 @@ class Runner:
                 if not self._is_recovered:
                     self._recover()
                 final = self._answer(command, report)
-            self.node.check_start()
+            self.node.check_start(has_succeeded=final.phase is Phase.SUCCEEDED)
         except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report
             final = self._final(command, _ended_by(error, command))
         report(final)

@@ -72,7 +72,7 @@ def test_a_removal_of_the_broken_module(site, built):
     site.install(built("greet"))
     break_file(site, built("greet"))
     assert site.remove(built("greet")).phase is Phase.SUCCEEDED
-    wait_until_it(site, WouldStart.YES)
+    assert would_start(site) is WouldStart.YES
     site.server.restart()
     assert site.server.loaded() == set()
 
@@ -83,7 +83,7 @@ def test_an_installation_that_repairs(site, built, version):
     break_file(site, built("greet"))
     report = site.install(built("greet", version))
     assert (report.phase, report.message) == (Phase.SUCCEEDED, "")
-    wait_until_it(site, WouldStart.YES)
+    assert would_start(site) is WouldStart.YES
     site.server.restart()
     assert site.server.loaded() == {("greet", version)}
 
@@ -93,7 +93,7 @@ def test_a_rollback_that_repairs(site, built):
     site.install(built("greet", 10001))
     break_file(site, built("greet", 10001))
     assert site.install(built("greet"), undoes=10001).phase is Phase.SUCCEEDED
-    wait_until_it(site, WouldStart.YES)
+    assert would_start(site) is WouldStart.YES
     site.server.restart()
     assert site.server.loaded() == {("greet", 10000)}
 
@@ -129,7 +129,7 @@ def test_lines_in_a_wrong_order(site, built):
     wait_until_it(site, WouldStart.NO)
     assert site.install(built("greet")).phase is Phase.SCHEDULED
     assert site.install(built("base", 2), load_order=("base", "needs")).phase is Phase.SUCCEEDED
-    wait_until_it(site, WouldStart.YES)
+    assert would_start(site) is WouldStart.YES
     assert [each.split("/")[-1] for each in site.include()] == ["base.so", "needs.so"]
 
 

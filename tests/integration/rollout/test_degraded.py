@@ -172,6 +172,22 @@ def test_a_success_whose_server_is_away_counts_as_lost():
     assert bad_nodes(uid) == (0,)
 
 
+@pytest.mark.parametrize("facts", [AWAY, replace(USABLE, would_start="no", would_start_reason="/x.so does not exist.")])
+def test_what_was_heard_before_a_success_is_no_loss(facts):
+    """The heartbeat that says so came while the server was restarted, or before the module was repaired."""
+    fleet(3)
+    uid = start(max_parallel=1, careful={"canary": 1})
+    beat("n0000", facts=facts)
+    say(uid, "n0000", inventory=inventory(installed()))
+    advance(uid)
+    assert bad_nodes(uid) == (0, 0)
+    assert rollout(uid).phase == "running"
+    beat("n0000", facts=facts, modules=[installed()])
+    advance(uid)
+    assert bad_nodes(uid) == (1, 0)
+    assert rollout(uid).phase == "paused"
+
+
 def test_a_server_that_would_not_start_gets_one_attempt_to_repair_it():
     fleet(1)
     would_not = replace(USABLE, would_start="no", would_start_reason="/x.so does not exist.")

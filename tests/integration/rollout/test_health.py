@@ -237,6 +237,22 @@ def test_two_restarts_within_a_minute_are_a_crash():
     assert "restarted twice" in of_node(uid, "n0000").document["summary"]
 
 
+def test_what_was_heard_before_a_success_is_no_harm():
+    """The server has crashed before the operation, and was started again after that heartbeat."""
+    fleet(1)
+    uid = start(careful={"canary": 0, "soak_seconds": 600.0})
+    beat("n0000", run_id="c")
+    beat("n0000", **CRASHED)
+    say(uid, "n0000", health=HEALTH)
+    advance(uid)
+    assert rollout(uid).waves[0]["phase"] == "soaking"
+    assert harmed_nodes(rollout(uid)) == {}
+    assert not any(word in str(of_node(uid, "n0000").document) for word in ("crashed", "restarted"))
+    beat("n0000", **CRASHED)
+    assert list(harmed_nodes(rollout(uid))) == ["n0000"]
+    assert "crashed" in str(of_node(uid, "n0000").document)
+
+
 def test_a_restart_is_shown():
     uid = soaking()
     beat("n0000", run_id="b", unexpected_error_replies=0)
