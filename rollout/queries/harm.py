@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
 from rollout.domain.node.harm import JUDGED, harm_since, is_restarted_since
 from rollout.messages import Phase
@@ -33,10 +33,15 @@ def harmed_nodes(row: Rollout) -> dict[str, str]:
 
 
 def newest_restart(uid: str, wave: int) -> datetime | None:
-    """Return when a server of the wave was last restarted, of the nodes that have succeeded. One query."""
-    nodes = Operation.objects.filter(rollout=uid, wave=wave, phase=Phase.SUCCEEDED).values("node")
-    rows = NodeFacts.objects.filter(node__in=nodes).exclude(restarts=[]).values_list("restarts", flat=True)
-    newest = max((restarts[-1] for restarts in rows), default=None)
+    """Return when a server of the wave was last restarted, of the nodes that have succeeded. One query.
+
+    A restart that was over when the operation ended does not count, also if its agent has reported it later.
+    """
+    ended = Operation.objects.filter(rollout=uid, wave=wave, phase=Phase.SUCCEEDED)
+    rows = NodeFacts.objects.filter(node__in=ended.values("node")).exclude(restarts=[])
+    process = Subquery(ended.filter(node=OuterRef("node")).values("health__run_id")[:1])
+    found = rows.annotate(process=process).values_list("restarts", "run_id", "process")
+    newest = max((restarts[-1] for restarts, run_id, ended_with in found if run_id != ended_with), default=None)
     return None if newest is None else datetime.fromtimestamp(newest, UTC)
 
 

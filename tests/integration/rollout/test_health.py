@@ -205,7 +205,7 @@ def test_a_restart_at_the_end_of_the_soak(monkeypatch, is_paused):
     uid = soaking()
     _, until = soak_of(uid)
     restarted = until - timedelta(seconds=1)
-    NodeFacts.objects.update(restarts=[restarted.timestamp()])
+    NodeFacts.objects.update(restarts=[restarted.timestamp()], run_id="b")
     if is_paused:
         pause_rollout(uid)
     monkeypatch.setattr(advance_module, "database_now", lambda: until + timedelta(seconds=2))
@@ -222,8 +222,23 @@ def test_a_restart_at_the_end_of_the_soak(monkeypatch, is_paused):
 def test_a_restart_before_the_soak_counts_for_nothing():
     uid = soaking()
     _, until = soak_of(uid)
-    NodeFacts.objects.update(restarts=[(until - timedelta(seconds=601)).timestamp()])
+    NodeFacts.objects.update(restarts=[(until - timedelta(seconds=601)).timestamp()], run_id="b")
     assert grew(lambda: advance(uid)) == 0
+
+
+@pytest.mark.dialect
+def test_a_restart_before_the_success_that_is_heard_later_counts_for_nothing():
+    """As where a person restarts the server, and the operation waits for that."""
+    fleet(1)
+    uid = start(careful={"canary": 0, "soak_seconds": 600.0})
+    beat("n0000", run_id="c")
+    say(uid, "n0000", health=HEALTH)
+    advance(uid)
+    before = soak_of(uid)
+    beat("n0000")
+    assert len(NodeFacts.objects.get().restarts) == 1
+    assert grew(lambda: advance(uid)) == 0
+    assert soak_of(uid) == before
 
 
 def test_two_restarts_within_a_minute_are_a_crash():
