@@ -24,6 +24,7 @@ app = typer.Typer(invoke_without_command=True)
 
 #: Columns of a terminal that has room for all that `modfleet nodes` shows.
 WIDE = 160
+NO_MATCH = "No node matches. `modfleet nodes` lists all nodes, `modfleet nodes --tree` their shards."
 
 
 @app.callback()
@@ -79,7 +80,7 @@ def _show_all(session: Session, labels: dict[str, str], phase: str | None = None
     )
     console = session.console
     is_narrow = console.is_terminal and console.width < WIDE
-    session.show(found, lambda each: nodes_in_a_table(each, is_narrow=is_narrow))
+    session.show(found, lambda each: nodes_in_a_table(each, is_narrow=is_narrow) if each or not query else NO_MATCH)
 
 
 @app.command()

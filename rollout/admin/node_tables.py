@@ -34,7 +34,13 @@ def tables_of(node: str) -> list[Table]:
     reported = (
         []
         if server is None
-        else [*_facts(server), *_replicas(server), _loaded(server), _doctor(findings, detail["examined_at"])]
+        else [
+            *_facts(server),
+            *_replicas(server),
+            *_changes(server),
+            _loaded(server),
+            _doctor(findings, detail["examined_at"]),
+        ]
     )
     return [_modules(node), _operations(node), *_shard(detail["shard"]), *reported, _events(node)]
 
@@ -115,6 +121,19 @@ def _replicas(server: dict[str, Any]) -> list[Table]:
     rows = [(each["address"], each["state"], _fact(each["lag_bytes"])) for each in server["replicas"]]
     columns = ["Address", "State", "Lag, bytes"]
     return [Table(title="Replicas", columns=columns, rows=rows, when_empty="")] if rows else []
+
+
+def _changes(server: dict[str, Any]) -> list[Table]:
+    """Return a table of the newest changes of the configuration, or nothing if there were none."""
+    rows = [
+        (ago(datetime.fromisoformat(each["at"])), each["kind"], prose(each["message"]))
+        for each in reversed(server.get("configuration_changes", []))
+    ]
+    return (
+        [Table(title="Changes of the configuration", columns=["When", "Kind", "Message"], rows=rows, when_empty="")]
+        if rows
+        else []
+    )
 
 
 def _shard(shard: str | None) -> list[Table]:

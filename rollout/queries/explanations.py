@@ -29,6 +29,7 @@ from rollout.domain.rollout.events import (
     rollout_stream,
 )
 from rollout.domain.rollout.state import RolloutState
+from rollout.domain.server_health import in_lines
 from rollout.domain.words import MOST_NAMED, counted, listed, sentence, with_cause
 from rollout.messages import RUNNING_PHASES, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
@@ -91,9 +92,10 @@ def of_node(uid: str, name: str) -> Answer:
     failures = failures_of(uid, node=name)
     said = [f"Its server logged: {sentence(each['line'])}" for each in failures if each["line"]]
     since = "" if timeline.state.phase.is_final else since_success(row)
-    more = (since, *said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
+    numbers = [sentence("; ".join(in_lines(row.health)))] if row.health else []
+    more = (*numbers, since, *said, *_of_operation(row), *_earlier(row), *_stopped(timeline, row))
     notes = [sentence(row.message)] if row.phase in RUNNING_PHASES and row.reason else []
-    why = replace(why, summary=" ".join(filter(None, (why.summary, *notes, *more))))
+    why = replace(why, summary=" ".join(filter(None, (why.summary, *more))))
     document = {"uid": uid, "node": name, "phase": row.phase, "reason": row.reason or None, **_document(why)}
     document |= {"notes": notes, "failures": failures}
     return Answer(document=document, events=events[-EVENTS:])

@@ -276,10 +276,10 @@ def _used(turn: Turn, fleet: Fleet) -> Blocked | None:
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     copies = chain.from_iterable(fleet.busy_shards.get(each, ()) for each in place.shards)
     if busy := sorted(set(copies) - {turn.node}):
-        text = f"the operation on {some_of(busy)}, another copy of its shard"
+        text = f"the operation on {some_of(busy)}, another copy of the shard of {turn.node}"
         return Blocked(node=turn.node, block=Block.SHARD_BUSY, text=text)
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
-        text = f"the operation on {some_of(busy)}, which is on its host"
+        text = f"the operation on {some_of(busy)}, which runs on the same host as {turn.node}"
         return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
     for label, values in fleet.busy_domains.items():
         if busy := sorted(set(values) - {place.domains.get(label, "")}):

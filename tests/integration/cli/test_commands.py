@@ -139,6 +139,8 @@ def test_a_shard(run):
     (replica,) = answer(run("nodes", "--tree", "--json"))["ignored_replicas"]
     assert (replica["address"], replica["masters"]) == ("a:9", ["top"])
     assert {each["name"] for each in answer(run("nodes", "list", "--shard", "top", "--json"))} == {"top", "below"}
+    assert run("nodes", "list", "--shard", "nope").stdout.startswith("No node matches.")
+    assert answer(run("nodes", "list", "--shard", "nope", "--json")) == []
     assert run("nodes", "unignore-replica", "a:9").stdout == "the replica a:9 is not ignored\n"
     assert "a:9: unmanaged replica" in run("nodes", "--tree").stdout
     assert run("nodes", "set", "below", "--no-address").stdout.startswith(

@@ -10,6 +10,7 @@ from rollout.domain.node.pace import BURST
 from rollout.messages import ChangeKind, ConfigurationChange, ServerState
 from rollout.models import Node, NodeFacts
 from tests.recorded_fleet import fleet, heartbeat_of
+from ui.cells import page_url
 
 pytestmark = pytest.mark.django_db
 
@@ -43,6 +44,15 @@ def test_a_node_that_changes_all_the_time_does_not_fill_the_log():
     for number in range(BURST + 5):
         beat(ConfigurationChange(id=f"c{number}", kind=ChangeKind.OUTSIDE, at=1e9, message="changed"))
     assert len(events()) == BURST
+
+
+def test_the_console_shows_them(client, alice):
+    fleet(1)
+    beat(OUTSIDE)
+    client.force_login(alice)
+    page = client.get(page_url("rollout_node", "n0000")).content.decode()
+    assert "Changes of the configuration" in page
+    assert "loadmodule /x.so" in page
 
 
 def test_the_node_shows_owner_changes_and_what_is_to_do(admin):

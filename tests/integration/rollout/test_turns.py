@@ -141,7 +141,7 @@ def test_two_rollouts_never_change_two_copies_of_a_shard():
     second = start(module_name="other", nodes=("n4",), careful=ALL_AT_ONCE)
     assert (phases(first)["n2"], phases(second)) == ("queued", {"n4": "scheduled"})
     (wait,) = of_rollout(second).document["waits_for"][:1]
-    assert (wait["what"], wait["text"]) == ("shard_busy", "the operation on n2, another copy of its shard")
+    assert (wait["what"], wait["text"]) == ("shard_busy", "the operation on n2, another copy of the shard of n4")
     answer(first, "n2", inventory=inventory(installed()))
     released = [
         name for name, phase in (phases(first) | {"other n4": phases(second)["n4"]}).items() if phase == "queued"
@@ -170,7 +170,7 @@ def test_a_rollout_that_only_waits_for_a_late_operation_is_not_stopped():
     passes(uid, 600)
     assert grew(lambda: advance(uid)) == 1
     (event,) = [each.event for each in read() if each.type == "rollout.deadline_extended.v1"]
-    assert event.message == "the operation on n2, another copy of its shard"
+    assert event.message == "the operation on n2, another copy of the shard of n4"
     passes(uid, 299)
     assert grew(lambda: advance(uid)) == 0
     Operation.objects.filter(node="n2").update(may_run_until=database_now())

@@ -48,7 +48,7 @@ def test_the_reconciler_waits_for_a_rollout_in_the_shard(late_replicas):
     first = start(module_name="other", nodes=("n2",), careful=ALL_AT_ONCE)
     own = reconciled()
     assert (phases(first), phases(own)) == ({"n2": "queued"}, {"n5": "scheduled", "n6": "scheduled"})
-    assert "the operation on n2, another copy of its shard" in of_node(own, "n5").document["summary"]
+    assert "the operation on n2, another copy of the shard of n5" in of_node(own, "n5").document["summary"]
     answer(first, "n2", inventory=inventory(GREET, installed(module_name="other")))
     assert order_of(own, GREET) == ["n5", "n6"]
     assert rollout(own).phase == "succeeded"
