@@ -9,7 +9,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -121,12 +121,17 @@ class Up:
         wait_for(lambda: not self.left())
         return code
 
+    def kill_all(self, *more: int) -> None:
+        """SIGKILL to it, to all that it has started, and to these processes. Some end by themselves meanwhile."""
+        self.process.kill()
+        for pid in {*more, *self.left()}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def sweep(self) -> None:
         """Whatever a failed test leaves."""
-        self.process.kill()
+        self.kill_all()
         self.process.wait()
-        for pid in self.left():
-            os.kill(pid, signal.SIGKILL)
 
 
 def _pids() -> list[int]:

@@ -1,6 +1,5 @@
 """Servers of a shard or of a host whose processes die: what each of them loads at its next start."""
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -174,10 +173,7 @@ def test_control_plane_broker_and_agents_are_dead(start, folder):
             assert all(each.address in refused["description"] for each in strangers)
             for each in made:
                 each.leave()
-            broker = up.pid("broker")  # a server's title hides the mark
-            up.process.kill()
-            for pid in {broker, *up.left()}:
-                os.kill(pid, signal.SIGKILL)
+            up.kill_all(up.pid("broker"))  # a server's title hides the mark
             wait_for(lambda: not up.left())
             for (master, replica), each in zip(pairs, strangers, strict=True):
                 _ends_at_its_full_sync(each, master, replica)

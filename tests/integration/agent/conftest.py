@@ -129,6 +129,12 @@ class Valkey:
         with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
             return client.execute_command(*words)
 
+    def switch_aof_on(self) -> None:
+        """Wait until the first append-only file is complete: a server that is killed before starts without data."""
+        self.call("CONFIG", "SET", "appendonly", "yes")
+        self.aof = "yes"
+        wait_for(lambda: self.call("INFO", "persistence")["aof_rewrite_in_progress"] == 0)
+
     def loaded(self) -> set[tuple[str, int]]:
         return {(each["name"], each["ver"]) for each in self.call("MODULE LIST") if each["name"] != "lua"}
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,8 @@ def synchronizing(replica: Valkey, master: Valkey) -> Iterator[None]:
     finally:
         master.call("CONFIG", "SET", "rdb-key-save-delay", 0)
         for child in children.read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
     wait_for(lambda: replica.call("INFO", "replication")["master_link_status"] == "up")
 
 

@@ -227,7 +227,7 @@ def _rewritten(site: Site, built: Built) -> None:
 
 
 def _write_aof(site: Site) -> None:
-    site.server.call("CONFIG", "SET", "appendonly", "yes")
+    site.server.switch_aof_on()
     site.server.call("CONFIG", "REWRITE")
 
 

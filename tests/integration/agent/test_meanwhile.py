@@ -91,10 +91,9 @@ def test_an_append_only_file_that_is_switched_on_needs_the_line(site, writes):
         work = pool.submit(site.run, command)
         wait_for(lambda: Phase.SETTLING in site.phases())
         assert site.include() == []
-        site.server.call("CONFIG", "SET", "appendonly", "yes")
+        site.server.switch_aof_on()
         write(site)
         wait_for(site.include)
-        site.server.aof = "yes"
         assert starts_with_its_data(site)
         report = site.runner.cancel(command, report=site.said.append)
         assert report == work.result()

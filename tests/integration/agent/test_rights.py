@@ -17,7 +17,7 @@ site, greet = test_adopt.site, test_adopt.greet
 
 @pytest.mark.parametrize("owner", ["include", "rewrite"])
 def test_they_suffice(site, greet, built, owner):
-    site.server.call("CONFIG", "SET", "appendonly", "yes")
+    site.server.switch_aof_on()
     allow(site, *rules(rights_of(LOAD), owner, sha256(b"secret").hexdigest()).split())
     done = [adopt(site, greet), site.install(built("options", 1))]
     site.server.call("CONFIG", "SET", "options.depth", 7)
