@@ -91,8 +91,6 @@ class Node:
         self._examinations = examinations
         self._examined_modules: list[tuple[str, int, str]] = []
         self._start_checks = start_checks
-        #: Result of the start check after the change that an operation makes, if the server would not start without it.
-        self.repaired_start: StartResult | None = None
         self.trust = trust or Trust(settings)
         self.module_store = ModuleStore(settings.modules_dir, settings.server_modules_dir or settings.modules_dir)
         self.adoptions = Adoptions(settings.journal_dir)
@@ -192,12 +190,15 @@ class Node:
         """Return True if the newest start check says that the server would not start again."""
         return self._start_checks is not None and self._start_checks.is_no
 
-    def check_start(self, *, has_succeeded: bool) -> None:
-        """Check again if the server would start. Never waits. After a change that repairs the start, and `has_succeeded`, what
-        a scratch server has shown is the newest result at once: the former one is no longer true."""
-        repaired, self.repaired_start = self.repaired_start, None
+    def check_start(self) -> None:
+        """Check again if the server would start. Never waits."""
         if self._start_checks:
-            self._start_checks.again(repaired if has_succeeded else None)
+            self._start_checks.again()
+
+    def note_start(self, result: StartResult) -> None:
+        """Replace the newest result of the start check by one that a scratch server has shown for the server as it is now."""
+        if self._start_checks:
+            self._start_checks.note(result)
 
     def inventory(self) -> Inventory:
         """Read what is installed from the disk and the server. Raises: `OSError`."""

@@ -66,14 +66,17 @@ class StartChecks:
         with self._lock:
             return self._result is not None and self._result.result is WouldStart.NO
 
-    def again(self, known: StartResult | None = None) -> None:
-        """Check again, even if nothing has changed. Never waits. `known`: the result until that check ends."""
+    def again(self) -> None:
+        """Check again, even if nothing has changed. Never waits."""
         with self._lock:
             self._is_forced = True
-            self._result = known or self._result
             self._run_in_thread()
-        if known:
-            self._changed()
+
+    def note(self, result: StartResult) -> None:
+        """Replace the newest result, until the next check ends."""
+        with self._lock:
+            self._result = result
+        self._changed()
 
     def _run_in_thread(self) -> None:
         if not self._is_running and self._settings.scratch != "off" and self._info:

@@ -43,7 +43,7 @@ def refuse_unless_it_repairs(operation: Operation, module: LoadedModule | None) 
     found = start_after(node.settings, info, modules, _line_after(operation, module))
     operation.deadline.remaining()
     if found.result is WouldStart.YES:
-        node.repaired_start = found
+        operation.watch.repaired_start = found
         return
     after = "would not start" if found.result is WouldStart.NO else "is not known to start"
     raise MustWaitError(

@@ -92,7 +92,7 @@ class Runner:
                 if not self._is_recovered:
                     self._recover()
                 final = self._answer(command, report)
-            self.node.check_start(has_succeeded=final.phase is Phase.SUCCEEDED)
+            self.node.check_start()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report
             final = self._final(command, _ended_by(error, command))
         report(final)
@@ -239,6 +239,8 @@ class Runner:
             outcome = _with_health(operation, _with_server_log(operation, _run(operation)))
         finally:
             operation.server_log.close()
+        if outcome.phase is Phase.SUCCEEDED and operation.watch.repaired_start:
+            self.node.note_start(operation.watch.repaired_start)
         return outcome, begun
 
     def _facts(self) -> tuple[ServerFacts | None, Failure | None]:

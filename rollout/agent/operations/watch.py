@@ -5,6 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from rollout.agent.scratch.start import StartResult
 from rollout.agent.server.call_outcomes import CallOutcomes, outcomes_in
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
 from rollout.agent.server.session import RefusedError, Session
@@ -33,6 +34,8 @@ class Watch:
     loads: int = 0
     restarts: list[float] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    #: If the server would not start without the operation: what a scratch server has shown for the start after it.
+    repaired_start: StartResult | None = None
 
     def look_before(self, session: Session, module_name: str, commands: Collection[str]) -> None:
         """Read the statistics and take the baseline. `commands`: of the module, if the server does not list them."""
