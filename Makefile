@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 SHORT := and not full
 # After lint, those that wait most: one part works while another waits.
 PARTS := lint test-browser test-e2e test-sqlite test-postgres
-CODE := accounts api artifacts_app config console durable eventstore modfleet modules_app operations rollout ui webhooks
+CODE := accounts api artifacts_app config console decoding durable eventstore modfleet modules_app operations rollout ui webhooks
 
 .PHONY: help setup run test test-full test-fast test-pythons test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick dist lock clean
 help: ## this list

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import msgspec
 from django.db.models import Max, QuerySet
 
+import decoding
 from api.fields import rfc3339
 from artifacts_app.downloads import download_url
 from artifacts_app.errors import ArtifactNotFoundError
@@ -92,7 +92,7 @@ def platforms_of(modules: Iterable[tuple[str, int]]) -> dict[tuple[str, int], di
 
 
 def members_of(build: Build) -> tuple[Member, ...]:
-    return msgspec.json.decode(build.members, type=tuple[Member, ...])
+    return decoding.decode(build.members, tuple[Member, ...])
 
 
 def metadata_of(build: Build) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import dj_database_url
 import msgspec
 
+import decoding
 from rollout import tls
 
 PREFIX = "MODFLEET_"
@@ -180,12 +181,12 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         given.setdefault("node_name", environ["NODE_NAME"])
     for name, value in given.items():
         try:
-            msgspec.convert({name: value}, Environment, strict=False)
+            decoding.convert({name: value}, Environment, strict=False)
         except msgspec.ValidationError as error:
             variable = PREFIX + name.upper()
             shown = f"{variable}_FILE" if environ.get(f"{variable}_FILE") else f"{variable}={value}"
             raise SettingsError(f"{shown}: {error}") from error
-    read = msgspec.convert(given, Environment, strict=False)
+    read = decoding.convert(given, Environment, strict=False)
     for name, wrong in _wrong(read):
         raise SettingsError(f"{PREFIX}{name.upper()}: {wrong}")
     return read
@@ -258,7 +259,7 @@ def _database_is_wrong(url: str) -> bool:
 
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
-        return msgspec.json.decode(text, type=dict[str, Any])
+        return decoding.decode(text, dict[str, Any])
     except msgspec.MsgspecError:
         return None
 

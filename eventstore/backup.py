@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from django.db import transaction
 
+import decoding
 from eventstore import projections
 from eventstore.conf import conf
 from eventstore.database import database_now, hold_append_lock, insert
@@ -109,7 +110,7 @@ def restore(lines: Iterable[bytes], *, progress: Progress) -> Header:
 
 def _header(line: bytes) -> Header:
     try:
-        header = msgspec.json.decode(line, type=Header)
+        header = decoding.decode(line, Header)
     except msgspec.MsgspecError as error:
         raise RestoreError("the file is not a backup of a log: its first line is not the header of one") from error
     if header.format not in _formats():
@@ -121,7 +122,7 @@ def _header(line: bytes) -> Header:
 
 def _row(line: bytes, number: int) -> Row:
     try:
-        given = msgspec.json.decode(line, type=_Line)
+        given = decoding.decode(line, _Line)
     except msgspec.MsgspecError as error:
         raise RestoreError(f"line {number} of the backup is not an event: {error}") from error
     if not is_known(given.type):

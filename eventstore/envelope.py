@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
 from msgspec import json
 
+import decoding
 from eventstore.actors import shown
 from eventstore.context import Metadata
 from eventstore.registry import decode, upcast_metadata
@@ -90,10 +90,10 @@ def metadata_of(name: str, stream: str, text: str) -> Metadata:
     Older rows have an actor without a kind and a request id instead: they are converted.
     Raises: `msgspec.MsgspecError` if the text is not the JSON of metadata.
     """
-    found = json.decode(text, type=dict[str, str])
+    found = decoding.decode(text, dict[str, str])
     if "correlation_id" not in found:
         found = upcast_metadata(name, stream, found)
-    return msgspec.convert(found, Metadata)
+    return decoding.convert(found, Metadata)
 
 
 def chained_hash(previous: str, row: Row) -> str:

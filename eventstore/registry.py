@@ -13,10 +13,11 @@ When the fields of an event change, give the class a new name, and the old name 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
+
+import decoding
 
 Json = dict[str, Any]
 Upcaster = Callable[[Json], Json]
@@ -124,17 +125,11 @@ def decode(name: str, text: str) -> object:
     Raises: `UnknownEventTypeError`.
     """
     if name in _classes:
-        return _decoder(_classes[name]).decode(text)
+        return decoding.decode(text, _classes[name])
     data = msgspec.json.decode(text)
     while name in _upcasters:
         name, function = _upcasters[name]
         data = function(data)
     if name not in _classes:
         raise UnknownEventTypeError(name)
-    return msgspec.convert(data, _classes[name])
-
-
-@cache
-def _decoder(event_class: type) -> msgspec.json.Decoder[Any]:
-    """Return the decoder of a class. It is made at the first event, because annotations may name later classes."""
-    return msgspec.json.Decoder(event_class)
+    return decoding.convert(data, _classes[name])

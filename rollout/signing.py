@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
 
+import decoding
 from rollout.messages import Name
 
 #: The format of messages in envelopes. Protocol 0 is a message without an envelope.
@@ -75,7 +76,7 @@ class Envelope:
 def envelope_from(body: Any) -> Envelope:
     """Return `body`, checked and typed. It is not verified yet. Raises: `UntrustedError`."""
     try:
-        return msgspec.convert(body, Envelope)
+        return decoding.convert(body, Envelope)
     except Exception as error:  # a foreign message can contain anything
         raise UntrustedError(f"not an envelope: {error!r:.200}") from error
 

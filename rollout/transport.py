@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+import decoding
 from rollout.messages import HEARTBEATS, REPORTS
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def checked(queue: str, item: bytes) -> bytes:
     if len(item) > longest:
         raise UnreadableError(f"{len(item)} bytes, at most {longest}")
     try:
-        envelope = msgspec.json.decode(item, type=_Envelope)
+        envelope = decoding.decode(item, _Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(str(error) or type(error).__name__) from error
     if "compression" in envelope.headers:  # kombu unpacks at once, without a limit

@@ -12,6 +12,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 import msgspec
 
+import decoding
 from modfleet.enrol.join_token import JoinToken
 from modfleet.failure import CommandError, ExitCode, UsageError
 from rollout.agent.control_plane.identity import Credentials
@@ -190,8 +191,8 @@ def _call(request: Request, context: ssl.SSLContext, kind: type[Answer]) -> Answ
         )
     try:
         if status in {200, 201}:
-            return msgspec.json.decode(content, type=kind)
-        refusal = msgspec.json.decode(content, type=_Refusal)
+            return decoding.decode(content, kind)
+        refusal = decoding.decode(content, _Refusal)
     except msgspec.MsgspecError as error:
         raise RefusedError(f"{_place(request)} answered {status}, but not as a control plane does.") from error
     raise RefusedError(_sentence(status, refusal))

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 from msgspec import Meta
 
+import decoding
 from durable import make_directory
 from rollout import tls
 from rollout.agent.failure import AgentError
@@ -263,7 +264,7 @@ def _value(variable: str, text: str, kind: Any) -> Any:
     if not text:
         raise SettingsError(f"{variable} is not set.")
     try:
-        return msgspec.convert(_split(variable, text), kind, strict=False, dec_hook=_absolute_path)
+        return decoding.convert(_split(variable, text), kind, strict=False, dec_hook=_absolute_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{variable} is wrong: {error}.") from error
 

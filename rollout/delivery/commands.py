@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from django.conf import settings
 
+import decoding
 from artifacts_app.selectors import BuildToFetch, build_to_fetch
 from eventstore import database_now
 from rollout.domain.node.state import Identity
@@ -146,7 +146,7 @@ def _command(
         correlation_id=operation.correlation_id,
         incarnation=incarnation,
         release=operation.releases,
-        expects=None if operation.expects is None else msgspec.convert(operation.expects, Replication),
+        expects=None if operation.expects is None else decoding.convert(operation.expects, Replication),
         # A rollback restores what was there before, also after the first calls.
         even_if_used=rollout.even_if_used or operation.rollback,
         adopt=rollout.adopt and not operation.rollback,

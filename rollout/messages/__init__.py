@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+import decoding
+
 # Exported again: the agent uses only the manifest of a package, and imports no other app.
 from artifacts_app.manifest import Member, content_digest
 from modules_app.operating_systems import operating_system
@@ -177,7 +179,7 @@ def from_json(kind: type[Message], body: Mapping[str, Any]) -> Message:
     try:
         if kind is Report and _is_reported_cause(body.get("cause")):
             body = {**body, "reason": body["cause"]}
-        return msgspec.convert(body, kind)
+        return decoding.convert(body, kind)
     except msgspec.ValidationError:
         raise
     except Exception as error:  # such as a lone surrogate, or endless nesting: a foreign message can contain anything

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import msgspec
-
+import decoding
 from eventstore import Append, Batch, Metadata, current_metadata, load_states
 from rollout.domain.node.events import ABSENT
 from rollout.domain.placement.commands import (
@@ -58,7 +57,7 @@ def _informed(
 def _places(nodes: Collection[str]) -> dict[str, Replication]:
     """Return the place of each node's server in its shard, as its agent has last reported it."""
     rows = ShardMember.objects.filter(node__in=nodes).values_list("node", "replication") if nodes else ()
-    return {node: msgspec.convert(replication, Replication) for node, replication in rows}
+    return {node: decoding.convert(replication, Replication) for node, replication in rows}
 
 
 def _inventories(releases: Sequence[Release]) -> dict[tuple[str, str], tuple[Target, ...]]:

@@ -8,8 +8,8 @@ from django.db import connection
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 from msgspec import json
-from msgspec.json import Decoder
 
+import decoding
 from eventstore import database_now
 from rollout.domain.node.state import Identity
 from rollout.domain.topology.places import Place, places_of
@@ -38,8 +38,8 @@ _PLACE = (
 )
 #: Decoded by msgspec, which takes a fifth of Django's time.
 _LISTS = ("replicas", "unlisted", "contrary", "unmanaged", "ignored", "claimants")
-read_facts = Decoder(ServerFacts).decode
-_read_list = Decoder(tuple[str, ...]).decode
+read_facts = decoding.decoder(ServerFacts).decode
+_read_list = decoding.decoder(tuple[str, ...]).decode
 
 
 def place_members(news: Mapping[str, ShardMember] | None = None) -> set[str]:

@@ -1,7 +1,6 @@
 """The counters of a rollout: how many of its nodes are in which phase."""
 
-import msgspec
-
+import decoding
 from rollout.domain.rollout.state import RolloutState
 from rollout.messages import RUNNING_PHASES
 from rollout.models import Operation, Rollout
@@ -36,4 +35,4 @@ def counter_of(phase: str) -> str:
 
 def state_of(rollout: Rollout) -> RolloutState:
     """Return the decider's state of the rollout."""
-    return msgspec.json.decode(rollout.state, type=RolloutState)
+    return decoding.decode(rollout.state, RolloutState)

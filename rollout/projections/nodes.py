@@ -8,6 +8,7 @@ from typing import get_args
 
 import msgspec
 
+import decoding
 from eventstore import RecordedEvent
 from rollout.domain.node.events import (
     NODE_IDENTITY,
@@ -106,7 +107,7 @@ def state_of(placement: Placement) -> PlacementState:
 
 def decoded(state: str) -> PlacementState:
     """Decode `Placement.state`."""
-    return msgspec.json.decode(state, type=PlacementState)
+    return decoding.decode(state, PlacementState)
 
 
 class NodeFold:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+import decoding
 from api.fields import rfc3339
 from rollout.domain.rollout.events import WavePhase
 from rollout.domain.strategy import Strategy
@@ -37,7 +38,7 @@ def document(rollout: Rollout) -> dict[str, Any]:
         "retried_by": rollout.retried_by,
         "rolled_back_by": rollout.rolled_back_by or None,
         "left_alone": _left_in_order(rollout.left_alone or left_alone_summary(())),
-        "strategy": msgspec.to_builtins(msgspec.convert(rollout.strategy, Strategy)),
+        "strategy": msgspec.to_builtins(decoding.convert(rollout.strategy, Strategy)),
         "created_at": rfc3339(rollout.created_at),
         "finished_at": rfc3339(ended) if ended else None,
         "seconds": round((ended - rollout.created_at).total_seconds(), 3) if ended else None,

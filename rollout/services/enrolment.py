@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import msgspec
 
+import decoding
 from eventstore import (
     acting_as,
     append,
@@ -194,7 +195,7 @@ def add_key(envelope: Envelope) -> None:
     """
     try:
         trust_in([envelope.node])[envelope.node].verify(envelope, Purpose.REKEY)
-        new = msgspec.convert(read(envelope), NewKey)
+        new = decoding.convert(read(envelope), NewKey)
     except UntrustedError as error:
         raise UntrustedNodeError from error
     except msgspec.ValidationError as error:

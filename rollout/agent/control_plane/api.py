@@ -13,6 +13,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 import msgspec
 
+import decoding
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.settings import AgentSettings
 from rollout.signing import Envelope, Purpose, to_text
@@ -68,7 +69,7 @@ def _asked(settings: AgentSettings, request: Request) -> dict[str, Any]:
     if response.status != HTTPStatus.OK:
         raise RefusedByControlPlaneError(f"the control plane answered {response.status}: {content[:200]!r}")
     try:
-        return msgspec.json.decode(content, type=dict[str, Any])
+        return decoding.decode(content, dict[str, Any])
     except msgspec.MsgspecError as error:
         raise RefusedByControlPlaneError(f"the control plane's answer cannot be read: {error}") from error
 

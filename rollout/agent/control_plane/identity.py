@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+import decoding
 from durable import write_file
 from rollout.agent.failure import AgentError
 from rollout.messages import Name
@@ -46,7 +47,7 @@ class Identity:
 def read_identity(path: Path) -> Identity:
     """Raises: `IdentityError`."""
     try:
-        identity = msgspec.json.decode(path.read_bytes(), type=Identity)
+        identity = decoding.decode(path.read_bytes(), Identity)
         keys = [identity.credentials.secret.public, *(each.id for each in identity.control_keys)]
     except OSError as error:
         raise IdentityError(f"The identity {path} cannot be read: {error.strerror}.") from error

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
+import decoding
 from rollout.agent.control_plane.identity import Credentials, Identity, read_identity, write_identity
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Heartbeat, Reports, to_json
@@ -110,8 +111,8 @@ class Trust:
             if any(key.id == each.key for key in known):
                 document = opened(each, Purpose.TRUST, ALL_NODES, known)
                 return {
-                    "control_keys": msgspec.convert(document["control_keys"], tuple[ControlKey, ...]),
-                    "fetch_hosts": msgspec.convert(document["fetch_hosts"], tuple[str, ...]),
+                    "control_keys": decoding.convert(document["control_keys"], tuple[ControlKey, ...]),
+                    "fetch_hosts": decoding.convert(document["fetch_hosts"], tuple[str, ...]),
                 }
         raise UntrustedError("it signs with no key that this node knows. If its key was lost, join again.")
 

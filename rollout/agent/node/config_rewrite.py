@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+import decoding
 from durable import write_file
 from rollout.agent.failure import Failure
 from rollout.agent.module_files.include import needs_quotes
@@ -94,7 +95,7 @@ class ConfigRewrite:
 
     def _read(self) -> tuple[str, ...]:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=tuple[str, ...])
+            return decoding.decode(self._file.read_bytes(), tuple[str, ...])
         except (OSError, msgspec.MsgspecError):
             return ()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+import decoding
 from durable import write_file
 from rollout.agent.inspection.start_lines import StartLines
 from rollout.agent.module_files.include import load_line
@@ -88,7 +89,7 @@ class ConfigurationWatch:
 
     def _read(self) -> _Kept:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=_Kept)
+            return decoding.decode(self._file.read_bytes(), _Kept)
         except (OSError, msgspec.MsgspecError):
             return _Kept()
 

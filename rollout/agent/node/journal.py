@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+import decoding
 from durable import write_file
 from rollout.agent.failure import Failure
 from rollout.agent.server.session import LoadedModule
@@ -98,7 +99,7 @@ class Journal:
     def entry(self, module_name: str) -> Entry | None:
         """Return the newest operation of the module. Raises: `Failure` (io_error) if its file cannot be read."""
         try:
-            return msgspec.json.decode(self._file(module_name).read_bytes(), type=Entry)
+            return decoding.decode(self._file(module_name).read_bytes(), Entry)
         except FileNotFoundError:
             return None
         except msgspec.MsgspecError as error:

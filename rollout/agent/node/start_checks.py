@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+import decoding
 from durable import write_file
 from rollout.agent.inspection.configuration import Directive
 from rollout.agent.scratch.live import LiveServer, live_server
@@ -225,6 +226,6 @@ def result_file(settings: AgentSettings) -> Path:
 def last_result(settings: AgentSettings) -> StartResult | None:
     """Return the newest result, None if there is none or if it cannot be read."""
     try:
-        return msgspec.json.decode(result_file(settings).read_bytes(), type=StartResult)
+        return decoding.decode(result_file(settings).read_bytes(), StartResult)
     except (OSError, msgspec.MsgspecError):
         return None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+import decoding
 from durable import write_file
 from rollout.messages import ScratchLoad
 
@@ -45,6 +46,6 @@ class Successes:
 
     def _read(self) -> list[_Success]:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=list[_Success])
+            return decoding.decode(self._file.read_bytes(), list[_Success])
         except (OSError, msgspec.MsgspecError):
             return []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+import decoding
 from durable import write_file
 
 
@@ -35,7 +36,7 @@ class Adoptions:
 
     def all(self) -> list[Adopted]:
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=list[Adopted])
+            return decoding.decode(self._file.read_bytes(), list[Adopted])
         except (OSError, msgspec.MsgspecError):
             return []
 

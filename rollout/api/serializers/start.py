@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import msgspec
 from django.core.validators import RegexValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+import decoding
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
 from rollout.api.serializers.strategy import MAX_NODES, StrategySerializer, choices
 from rollout.domain.request import RolloutRequest
@@ -117,4 +117,4 @@ class StartRolloutSerializer(StrictSerializer):
 
     def to_request(self, origin: Origin) -> RolloutRequest:
         """Return the request. Fields that are left out get their defaults."""
-        return msgspec.convert({**self.validated_data, "origin": origin}, RolloutRequest)
+        return decoding.convert({**self.validated_data, "origin": origin}, RolloutRequest)

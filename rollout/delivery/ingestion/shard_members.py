@@ -9,9 +9,9 @@ from copy import copy
 from dataclasses import replace
 from datetime import datetime
 
-from msgspec import convert
 from msgspec.json import encode
 
+import decoding
 from rollout.domain.node.pace import full_after, is_limited
 from rollout.domain.topology.servers import ServerFacts, facts_of, replication_of
 from rollout.messages import Heartbeat, ServerState, SlotMigration
@@ -89,7 +89,8 @@ def _copied(row: ShardMember, members: Mapping[str, ShardMember]) -> list[ShardM
 def _judge(row: ShardMember, state: ServerState, copied: Iterable[ShardMember], now: datetime) -> None:
     """Note if the server is ready for a change. `copied`: the members that it copies."""
     migrations = {
-        each.node: ServerState(migrations=convert(each.migrations, tuple[SlotMigration, ...])) for each in copied
+        each.node: ServerState(migrations=decoding.convert(each.migrations, tuple[SlotMigration, ...]))
+        for each in copied
     }
     before = row.not_ready
     row.not_ready, message = why_not_ready(state, others=migrations) or ("", "")

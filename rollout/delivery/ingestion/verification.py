@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+import decoding
 from rollout.domain.node.state import Identity
 from rollout.messages import HEARTBEATS, REPORTS, Heartbeat, Name, Report, Reports, from_json
 from rollout.queries.trust import NodeTrust, trust_in
@@ -64,7 +65,7 @@ def _verified(bodies: Iterable[Any], queue: str, purpose: Purpose) -> list[Verif
 def _node_of(body: Any, queue: str) -> str:
     """Return the name that the message has; empty if it has none that can be one."""
     try:
-        return msgspec.convert(body["node"], Name)
+        return decoding.convert(body["node"], Name)
     except Exception:  # noqa: BLE001  # a foreign message can contain anything, such as half of a surrogate pair
         DROPPED.note(queue, "malformed", "no name of a node")
         return ""
