@@ -177,6 +177,7 @@ class Cluster:
         is_any = self.options.host in {"0.0.0.0", "::"}  # noqa: S104
         hosts = [_in_url(self.options.host), "localhost", "127.0.0.1", "[::1]", ".localhost"]
         return {
+            "PYTHONFAULTHANDLER": "1",  # if native code crashes a process, its log shows where
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "MODFLEET_DATA_DIR": str(self.data_dir),
             "MODFLEET_BROKER_URL": self._broker_url(CONTROL_USER),

@@ -107,15 +107,17 @@ def serving(environment: Mapping[str, str], data_dir: Path, *options: str) -> It
     command = [sys.executable, "-m", "granian", *SERVER_OPTIONS, *options, "--port", str(port)]
     process = subprocess.Popen(
         [*command, "config.asgi:application"],
-        env={"MODFLEET_THREADS": str(THREADS), **environment},
+        env={"MODFLEET_THREADS": str(THREADS), "PYTHONFAULTHANDLER": "1", **environment},
         stdout=subprocess.DEVNULL,
     )
     try:
         wait_for_port(port, process)
         yield Server(port, process, data_dir)
     finally:
+        exit_code = process.poll()
         process.terminate()
         process.wait(timeout=PATIENCE)
+        assert exit_code is None, f"the server has ended by itself, with {exit_code}"
 
 
 def free_port() -> int:

@@ -54,6 +54,11 @@ def commands():
     yield PODS["agent"]["command"]
 
 
+def test_a_crash_in_native_code_is_in_the_log():
+    assert "PYTHONFAULTHANDLER=1 " in CONTAINER
+    assert [each.name for each in UNITS if "PYTHONFAULTHANDLER=1" not in unit(each)["Environment"]] == []
+
+
 def test_all_folders_of_code_are_copied():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {each.rstrip("*") for each in project["tool"]["setuptools"]["packages"]["find"]["include"]}
@@ -115,7 +120,7 @@ def test_settings_are_real():
     used = set(COMPOSE["x-modfleet"]["environment"])
     used |= {each.split("=")[0] for path in UNITS for each in unit(path).get("Environment", [])}
     used |= {each["name"] for each in PODS["agent"]["env"]}
-    for name in used - {"DJANGO_SETTINGS_MODULE"}:
+    for name in used - {"DJANGO_SETTINGS_MODULE", "PYTHONFAULTHANDLER"}:
         assert name.removesuffix("_FILE") in names or name in names
 
 
