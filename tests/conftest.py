@@ -1,3 +1,5 @@
+import gc
+
 pytest_plugins = [
     "tests.plugins.databases",
     "tests.plugins.dialect",
@@ -13,3 +15,9 @@ pytest_plugins = [
     "tests.plugins.static_files",
     "tests.plugins.uploads",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and their modules stay until the end: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()

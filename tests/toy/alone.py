@@ -1,11 +1,11 @@
-"""Refuses the import of all our packages but `eventstore` and `tests`. Import it first; pytest takes it as a plugin."""
+"""Refuses the import of all our packages but `eventstore`, `decoding` and `tests`. Import it first; pytest takes it as a plugin."""
 
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-REFUSED = {each.name for each in ROOT.iterdir() if any(each.glob("*.py"))} - {"eventstore", "tests"}
+REFUSED = {each.name for each in ROOT.iterdir() if any(each.glob("*.py"))} - {"eventstore", "decoding", "tests"}
 
 
 class Refusal(MetaPathFinder):

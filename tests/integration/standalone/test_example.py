@@ -36,7 +36,8 @@ assert os.path.dirname(eventstore.__path__[0]) == os.getcwd()
 @pytest.fixture
 def run(tmp_path):
     """Write the files of a part of the page, then run a Python program in their directory."""
-    shutil.copytree(ROOT / "eventstore", tmp_path / "eventstore")
+    for name in ("eventstore", "decoding"):
+        shutil.copytree(ROOT / name, tmp_path / name)
 
     def write_and_run(part, *words):
         (tmp_path / "shop").mkdir(exist_ok=True)
