@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from tests.plugins.server import free_port, wait_for_port
+from tests.plugins.server import wait_for_port
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -20,7 +20,7 @@ from modfleet.packing.manifest import Binary, module_json
 from modfleet.packing.write import pack
 from modfleet.sample import compile_module
 from tests.fleet import FINAL, PASSWORD, PAUSE, ROLLOUTS, ROOT, Fleet
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import PATIENCE, wait_for
 
 SOURCES = ROOT / "tests/modules"

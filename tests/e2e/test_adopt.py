@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.test_debian import control, finding, workstation
 from tests.fleet import sample
 from tests.namespace import namespace
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 __all__ = ["control", "workstation"]

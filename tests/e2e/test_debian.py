@@ -11,7 +11,7 @@ from tests.e2e.test_enrolment import let_other_users_connect
 from tests.fleet import PASSWORD, ROOT, Fleet, sample
 from tests.host import clean
 from tests.namespace import namespace
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/debian.md"

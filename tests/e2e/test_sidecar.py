@@ -10,8 +10,8 @@ import pytest
 
 from tests.fleet import PASSWORD, ROOT, Fleet, sample
 from tests.host import blocks, clean
-from tests.plugins.server import free_port
 from tests.pods import Cluster
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 PAGE = ROOT / "docs/howto/containers.md"

@@ -201,9 +201,7 @@ def test_killed_while_it_starts_it_leaves_nothing(start):
 
 
 def test_port_in_use(start):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
+    with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         refused(start("--port", port), f"Port {port} of 127.0.0.1 cannot be used")
 

@@ -21,6 +21,7 @@ from modfleet.cluster import SERVER_OPTIONS
 from tests import weak_passwords
 from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import new_database
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 #: How many requests the server works on at once.
@@ -118,13 +119,6 @@ def serving(environment: Mapping[str, str], data_dir: Path, *options: str) -> It
         process.terminate()
         process.wait(timeout=PATIENCE)
         assert exit_code is None, f"the server has ended by itself, with {exit_code}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rollout.messages import ServerState
 from tests.integration.agent.conftest import SERVERS, Site, Valkey
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 both = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])

@@ -11,7 +11,7 @@ from rollout.messages import Phase
 from tests.integration.agent.conftest import SERVERS, Site
 from tests.integration.agent.nodes import started_node
 from tests.integration.agent.test_persistence import Configured
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]

@@ -16,7 +16,7 @@ from rollout.agent.server import call_outcomes
 from rollout.agent.server.session import Server
 from rollout.messages import FailedCalls, Phase, Reason, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from rollout.agent.server import call_history
 from rollout.agent.server.session import Session
 from rollout.messages import Phase, Reason
 from tests.integration.agent.conftest import SERVERS, Valkey
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)

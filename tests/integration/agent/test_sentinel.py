@@ -18,7 +18,7 @@ from tests.integration.agent.conftest import SERVERS, Site, Valkey
 from tests.integration.agent.test_adopt import so_of
 from tests.integration.agent.test_all_dead import follow, started
 from tests.integration.agent.test_persistence import changes, rewrite
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)]

@@ -18,7 +18,7 @@ from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import settings_from
 from rollout.messages import Heartbeat, ServerProblem, from_json, to_json
 from tests.integration.agent.conftest import SERVERS, Valkey
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 both = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])

@@ -10,8 +10,8 @@ import pytest
 
 from tests import proxies
 from tests.plugins.cast import basic
-from tests.plugins.server import free_port
 from tests.plugins.slow_clients import head, slow_clients
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 #: Less than the 60 s after which nginx ends such clients without our settings.

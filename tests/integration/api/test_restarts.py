@@ -16,7 +16,8 @@ import yaml
 
 from modfleet.cluster import SERVER_OPTIONS
 from tests.plugins.cast import PASSWORD, basic
-from tests.plugins.server import bootstrapped, free_port
+from tests.plugins.server import bootstrapped
+from tests.ports import free_port
 from tests.proxies import DEPLOY, PROXIES
 from tests.recorded_fleet import fleet, start
 from tests.waiting import PATIENCE, wait_for

@@ -14,8 +14,9 @@ import pytest
 from django.core import signing
 
 from tests.plugins.cast import PASSWORD, basic
-from tests.plugins.server import free_port, serving
+from tests.plugins.server import serving
 from tests.plugins.slow_clients import head, slow_clients
+from tests.ports import free_port
 from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("many_files")]

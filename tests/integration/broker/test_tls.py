@@ -20,7 +20,8 @@ from rollout.agent.settings import settings_from
 from rollout.messages import EXECUTE, REPORTS, Phase, Report, Reports, from_json, queue_for, to_json
 from rollout.tls import in_words, secured
 from tests.authority import Authority
-from tests.plugins.server import free_port, prepared
+from tests.plugins.server import prepared
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow

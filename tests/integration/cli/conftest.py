@@ -28,6 +28,7 @@ from tests.fleet import ROOT
 from tests.plugins.cast import PASSWORD
 from tests.plugins.databases import new_database
 from tests.plugins.server import wait_for_port
+from tests.ports import free_port
 from tests.recorded_fleet import hear, join, upload
 from tests.waiting import PATIENCE
 
@@ -40,7 +41,7 @@ class Control:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,15 +77,6 @@ class Control:
             yield
         finally:
             self.start()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ import pytest
 
 from tests.integration.rollout.conftest import broker, carried_by, waits  # noqa: F401  # fixtures
 from tests.plugins.cast import PASSWORD
-from tests.plugins.server import free_port, wait_for_port
+from tests.plugins.server import wait_for_port
+from tests.ports import free_port
 from tests.postgres import FAST, Server, serving
 from tests.waiting import PATIENCE
 

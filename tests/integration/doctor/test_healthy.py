@@ -11,7 +11,7 @@ from rollout.agent.doctor.acl import Extra, Level, acl_line
 from rollout.agent.doctor.outcome import passed
 from rollout.agent.settings import AgentSettings, settings_from
 from tests.integration.agent.conftest import SERVERS
-from tests.plugins.server import free_port
+from tests.ports import free_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

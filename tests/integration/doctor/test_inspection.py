@@ -17,7 +17,7 @@ from rollout.agent.inspection.mounts import mount_of, sees_same
 from rollout.agent.inspection.process import Process, read_process, server_pid
 from rollout.agent.inspection.sockets import host_addresses, is_local
 from tests.integration.agent.conftest import SERVERS, VALKEY
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 

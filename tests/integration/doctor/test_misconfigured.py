@@ -21,7 +21,7 @@ from rollout.agent.settings import AgentSettings
 from rollout.delivery.broker_acl import node_line
 from tests.integration.agent.conftest import SERVERS, SOURCES
 from tests.integration.doctor.conftest import UNIT, Site, certificate, identity, use_https
-from tests.plugins.server import free_port
+from tests.ports import free_port
 
 UNIT_FILE = f"/usr/lib/systemd/system/{UNIT}"
 MOUNT = "1 0 8:1 / / rw - ext4 x rw\n"
@@ -174,9 +174,7 @@ def control_plane_is_down(site):
 
 @case("control_plane", "fail", "The control plane at {control} cannot be reached: no answer in time.")
 def control_plane_does_not_answer(site):
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
+    listener = socket.create_server(("127.0.0.1", 0))
     site.closes.append(listener)
     site.environ["MODFLEET_CONTROL_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
 

@@ -8,7 +8,7 @@ import pytest
 from modfleet.certificate import ensure_certificate
 from modfleet.enrol import exchange
 from rollout.signing import ControlSecret
-from tests.plugins.server import free_port
+from tests.ports import free_port
 
 OTHER = ControlSecret("another control plane")
 

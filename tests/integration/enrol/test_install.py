@@ -11,7 +11,7 @@ from rollout.agent.server.sentinels import COUNT
 from rollout.agent.settings import settings_from
 from rollout.signing import key_id
 from tests.integration.enrol.conftest import REDIS
-from tests.plugins.server import free_port
+from tests.ports import free_port
 from tests.waiting import wait_for
 
 STATE = "var/lib/modfleet-agent/n1"

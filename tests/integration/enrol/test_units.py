@@ -12,7 +12,7 @@ from modfleet.enrol.uninstall import uninstall
 from modfleet.enrol.wishes import Wishes
 from modfleet.failure import CommandError, UsageError
 from rollout.signing import key_id
-from tests.plugins.server import free_port
+from tests.ports import free_port
 
 
 class Noting(Host):

@@ -117,9 +117,7 @@ def test_a_relay_that_never_was(well):
 @contextmanager
 def silent_database():
     """A server that takes connections and never says a word, in place of the database."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(16)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         settings = connections["default"].settings_dict
         former = dict(settings)
         settings.update(

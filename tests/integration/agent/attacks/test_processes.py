@@ -20,6 +20,7 @@ from tests.integration.agent.attacks.conftest import (
 )
 from tests.integration.agent.conftest import SERVERS
 from tests.integration.agent.test_scratch import run_id
+from tests.ports import free_port
 
 pytestmark = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])
 
@@ -46,9 +47,7 @@ def test_an_ordinary_module_works(binary, confinement, ordinary):
 @pytest.mark.parametrize("way", ["socket", "port"])
 def test_it_cannot_talk_to_the_live_server(site, built, isolation, way):
     """The live server is on a Unix socket and on a port of the host."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     site.server.call("CONFIG", "SET", "port", port)
     site.server.call("SET", "key", "value")
     before = run_id(site)
@@ -132,8 +131,6 @@ def test_it_cannot_end_the_keeper(binary, attacks, confinement, temporary):
 
 def test_it_has_no_port_of_the_host(binary, confinement, attacks):
     """In namespaces, the same port is another one. Behind the barrier, there is none."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         words = said(binary, confinement, attacks, "listen", taken.getsockname()[1])
     assert f"listen: {'succeeded' if confinement.is_isolated else 'failed'}" in words

@@ -1,0 +1,39 @@
+"""No two tests get the same port, and no outgoing connection takes it before the server does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fleet import ROOT
+from tests.ports import PORTS, free_port
+
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+#: A socket that is bound to a port of the kernel's choice, and does not listen yet or never will.
+CHOSEN_BY_THE_KERNEL = re.compile(r"\.bind\(\(.*, 0\)\)")
+
+
+def test_another_process_gets_other_ports(monkeypatch):
+    ours = [free_port() for _ in range(3)]
+    program = (
+        "import random, tests.ports as ports\n"
+        f"random.sample = lambda *_: {[*ours, *PORTS]}\n"
+        "print(ports.free_port(), ports.free_port())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    theirs = [int(each) for each in done.stdout.split()]
+    assert len({*ours, *theirs}) == 5
+
+
+def test_no_outgoing_connection_takes_one():
+    first, last = map(int, EPHEMERAL.read_text().split())
+    buses = range(PORTS.start + 10_000, PORTS.stop + 10_000)
+    assert not {*PORTS, *buses} & {*range(first, last + 1)}
+    assert not {*PORTS} & {*buses}
+
+
+def test_no_test_chooses_its_port_in_another_way():
+    """`socket.create_server` listens at once, and keeps its port."""
+    files = [each for each in (ROOT / "tests").rglob("*.py") if each != Path(__file__)]
+    assert [str(each) for each in files if CHOSEN_BY_THE_KERNEL.search(each.read_text())] == []
+    assert CHOSEN_BY_THE_KERNEL.search('probe.bind(("127.0.0.1", 0))')
