@@ -7,8 +7,9 @@ from collections import deque
 #: Below the ports that the kernel gives to outgoing connections (32768 and more), one of which could take the port
 #: before the server does. The bus of a cluster's server, at 10,000 above its port, is below them too.
 PORTS = range(12_768, 22_768)
-#: This process's marks on the ports that it gave away last. More than a test uses.
-_marks: deque[socket.socket] = deque(maxlen=200)
+#: The ports that stay marked, more than a test uses; and the marks of this process, the oldest first.
+MOST_MARKS = 200
+_marks: deque[socket.socket] = deque()
 
 
 def free_port() -> int:
@@ -24,5 +25,7 @@ def free_port() -> int:
             mark.close()
             continue
         _marks.append(mark)
+        if len(_marks) > MOST_MARKS:
+            _marks.popleft().close()
         return port
     raise RuntimeError(f"Each port from {PORTS.start} to {PORTS.stop - 1} is in use.")

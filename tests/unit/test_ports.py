@@ -1,12 +1,14 @@
 """No two tests get the same port, and no outgoing connection takes it before the server does."""
 
+import gc
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from tests import ports
 from tests.fleet import ROOT
-from tests.ports import PORTS, free_port
+from tests.ports import MOST_MARKS, PORTS, free_port
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 #: A socket that is bound to a port of the kernel's choice, and does not listen yet or never will.
@@ -23,6 +25,14 @@ def test_another_process_gets_other_ports(monkeypatch):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     theirs = [int(each) for each in done.stdout.split()]
     assert len({*ours, *theirs}) == 5
+
+
+def test_a_long_run_keeps_only_the_newest_marks():
+    """An open file for each port of a whole run would be too many. One that is not closed is a warning, and fails a test."""
+    for _ in range(2 * MOST_MARKS):
+        free_port()
+    assert len(ports._marks) == MOST_MARKS
+    gc.collect()
 
 
 def test_no_outgoing_connection_takes_one():
