@@ -2,17 +2,9 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from drf_spectacular.renderers import (
-    OpenApiJsonRenderer,
-    OpenApiJsonRenderer2,
-    OpenApiYamlRenderer,
-    OpenApiYamlRenderer2,
-)
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-from rest_framework.negotiation import DefaultContentNegotiation
+from drf_spectacular.views import SpectacularSwaggerView
 
-#: Whoever asks for nothing in particular gets JSON, like everywhere.
-SCHEMA_RENDERERS = [OpenApiJsonRenderer2, OpenApiJsonRenderer, OpenApiYamlRenderer, OpenApiYamlRenderer2]
+from api.schema import SchemaView
 
 urlpatterns = [
     path("", include("accounts.urls")),
@@ -23,13 +15,7 @@ urlpatterns = [
     path("", include("rollout.api.vendor_urls")),
     path("", include("webhooks.urls")),
     path("", include("operations.urls")),
-    path(
-        "schema",
-        SpectacularAPIView.as_view(
-            content_negotiation_class=DefaultContentNegotiation, renderer_classes=SCHEMA_RENDERERS
-        ),
-        name="schema",
-    ),
+    path("schema", SchemaView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema", http_method_names=["get", "head"]), name="docs"),
     path("admin/", admin.site.urls),
 ]

@@ -1,6 +1,8 @@
 """The OpenAPI document of all routes, and the page that shows it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from drf_spectacular.drainage import GENERATOR_STATS, reset_generator_stats
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiYamlRenderer
 from drf_spectacular.validation import validate_schema
+
+from tests.fleet import ROOT
 
 
 def test_it_is_made_without_a_warning():
@@ -34,6 +38,39 @@ def test_our_lists_are_shown_as_the_pages_that_they_are(path):
     shown = schema["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     page = schema["components"]["schemas"][shown["$ref"].rpartition("/")[2]]
     assert page["properties"].keys() == {"results", "next"}
+
+
+FIRST_REQUESTS = """
+import sys
+import threading
+
+import django
+
+django.setup()
+from django.test import RequestFactory
+from django.urls import resolve
+
+view, start = resolve("/schema").func, threading.Barrier(8)
+sys.setswitchinterval(1e-6)
+
+
+def get():
+    start.wait()
+    view(RequestFactory().get("/schema")).render()
+
+
+threads = [threading.Thread(target=get) for _ in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+
+
+def test_its_first_requests_may_come_at_once():
+    """In a process of its own: here, it was made before."""
+    done = subprocess.run([sys.executable, "-c", FIRST_REQUESTS], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_it_is_answered_to_anybody(db, anyone):
