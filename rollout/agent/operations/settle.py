@@ -49,17 +49,17 @@ def settle(operation: Operation, run_id: str, module: LoadedModule) -> None:
             try:
                 is_ready = _is_ready(operation, connection.session(), run_id, link)
                 _keep_for_aof(operation, connection.session(), module)
-                if is_ready and left <= 0:
+                if silence.end() or not is_ready:
+                    end = time.monotonic() + operation.command.settle_seconds
+                elif left <= 0:
                     _look_after(operation, connection.session())
                     break
-                silence.end()
-                if is_ready:
-                    wait = min(left, SAMPLE_SECONDS)
                 else:
-                    end = time.monotonic() + operation.command.settle_seconds
+                    wait = min(left, SAMPLE_SECONDS)
             except (RefusedError, ServerLoadingError, UserRefusedError):
                 connection.close()
-                silence.end()
+                if silence.end():
+                    end = time.monotonic() + operation.command.settle_seconds
             except ServerSilentError as error:
                 connection.close()
                 silence.add(error)
@@ -257,8 +257,14 @@ class _Silence:
             self._is_noted = True
             _note_hang(self._operation)
 
-    def end(self) -> None:
-        self._since = None
+    def end(self) -> bool:
+        """Note that the server answers. Return True if it has not for so long that it was reported."""
+        seconds, self._since = self._seconds(), None
+        if seconds < HANG_SECONDS:
+            return False
+        words = f"The server did not answer for {seconds:.0f} s during the operation. It has settled again since."
+        self._operation.watch.remarks.append(words)
+        return True
 
     def check_deadline(self) -> None:
         """Raises: `Failure` if the operation is canceled or out of time."""

@@ -386,6 +386,28 @@ def test_a_hang_is_reported_after_ten_seconds(site, built, waits):
 
 
 @pytest.mark.usefixtures("impatient")
+def test_after_a_hang_the_server_settles_again(site, built, waits):
+    """It has not run as it should while it hung, for longer than it had to settle."""
+    resumed = []
+
+    def stop_until_it_is_reported():
+        site.server.process.send_signal(signal.SIGSTOP)
+
+        def go_on():
+            waits(lambda: Reason.SERVER_HANGS in noted(site))
+            resumed.append(time.monotonic())
+            site.server.process.send_signal(signal.SIGCONT)
+
+        threading.Thread(target=go_on).start()
+
+    command = site.command(built("greet"), settle_seconds=1.5)
+    report = site.run_and(command, Phase.SETTLING, stop_until_it_is_reported)
+    assert report.phase is Phase.SUCCEEDED
+    assert time.monotonic() - resumed[0] >= 1.5
+    assert "The server did not answer for" in report.message
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("phase", [Phase.PROBING, Phase.SETTLING])
 def test_a_hang_is_reported_in_time(site, built, waits, phase):
     """At most one second passes until the agent asks; the other three are for a busy machine."""
