@@ -219,6 +219,7 @@ class Node:
         # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
         examined = None if hello else self._examined(state, changes)
         no_findings = None if self._examinations else ()
+        known = self._last_facts
         doctor = examined.findings if examined else no_findings
         heartbeat = Heartbeat(
             node=settings.node,
@@ -227,10 +228,11 @@ class Node:
             profile=NodeProfile(
                 platform=PLATFORM,
                 operating_system=self.operating_system,
-                server=facts.server,
-                server_version=facts.version[:32],
-                redis_version=facts.redis_version[:32],
-                role=facts.role,
+                # While the server is away, as last read: each change is an event, and the rate of events is limited.
+                server=known.server,
+                server_version=known.version[:32],
+                redis_version=known.redis_version[:32],
+                role=known.role,
                 api_hosts=settings.api_hosts,
                 labels=dict(settings.labels),
                 other_modules=self._other_modules(),

@@ -85,11 +85,15 @@ def test_ours_and_foreign_modules(site, built):
 @both
 def test_a_server_that_was_stopped_and_is_back(site):
     before = state_of(site)
+    profile = site.runner.heartbeat(hello=False).profile
     site.server.kill()
     away = state_of(site)
     assert away.problem == ServerProblem.SERVER_UNREACHABLE
     assert str(site.server.socket) in away.message
     assert (away.run_id, away.role, away.used_memory, away.loading) == ("", "", None, None)
+    # A restart is no change of the profile: each change is an event, and a node with many changes must keep its role.
+    assert profile.role == "master"
+    assert site.runner.heartbeat(hello=False).profile == profile
     site.server.start()
     back = state_of(site)
     assert (back.problem, back.run_id != before.run_id) == ("", True)
