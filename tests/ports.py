@@ -13,7 +13,7 @@ _marks: deque[socket.socket] = deque()
 
 
 def free_port() -> int:
-    """Return a port that nobody uses, and that no other process of the tests gets meanwhile."""
+    """Return a port that is not in use. Until it is one of the oldest marks, no other test gets it."""
     for port in random.sample(PORTS, len(PORTS)):
         # An abstract name (unix(7)): the kernel gives it to one process, and frees it when that ends.
         mark = socket.socket(socket.AF_UNIX)
