@@ -14,7 +14,7 @@ from rollout.delivery.scratch_successes import forget_useless_successes
 from rollout.messages import Action, Phase, ScratchLoad, scratch_key
 from rollout.models import NodeModule, Operation, ScratchSuccess
 from rollout.process.advance import advance
-from rollout.queries.learned import MOST_KEYS, MOST_KEYS_OF_NODE, MOST_NODES
+from rollout.queries.learned import MOST_KEYS, MOST_KEYS_OF_NODE, MOST_NODES, build_facts
 from rollout.services.nodes import decommission_node, revoke_node
 from rollout.services.rollback import roll_back_rollout
 from tests.recorded_fleet import fleet, installed, inventory, join, say, start
@@ -249,6 +249,16 @@ def test_those_of_a_node_that_has_left_do_not_count(leave):
     leave("elsewhere")
     assert (sent()["n0000"].scratch_done, sent()["n0000"].has_types) == ((), False)
     assert forget_useless_successes() == 1
+
+
+def test_those_of_nodes_that_have_left_take_no_place():
+    fleet(MOST_NODES + 1)
+    uid = start(max_parallel=MOST_NODES + 1)
+    for number in range(MOST_NODES):
+        say(uid, f"n{number:04}", scratch=DONE)
+        decommission_node(f"n{number:04}")
+    say(uid, f"n{MOST_NODES:04}", scratch=DONE)
+    assert build_facts(["c1"])["c1"].types_from == (f"n{MOST_NODES:04}",)
 
 
 def test_those_of_a_deleted_build_are_deleted():
