@@ -211,12 +211,21 @@ VALUES: dict[str, Any] = {
     "url": "https://hooks.example.com/modfleet",
     "username": "alice",
     "waves": ["25%", "50%"],
+    "ServerState.restart": "shutdown",
+    "Failover.way": "sentinel",
+    "Failover.former": "10.0.0.5:6379",
+    "Failover.new": "10.0.0.7:6379",
+    "restart_problem": "",
+    "maintenance": "",
+    "ServerState.failover": "none",
+    "PlannedRestart.failover": "sentinel",
+    "window": "",
     "what": "waits_at_gate",
 }
 
 #: Fields of requests without an example: they exclude other fields, or need an earlier request.
 NOT_SENT = frozenset(
-    {"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used", "adopt"}
+    {"nodes", "pattern", "plan_hash", "selector", "start_at", "status", "supersede", "even_if_used", "adopt", "window"}
 )
 
 TEXTS = {

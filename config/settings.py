@@ -151,6 +151,8 @@ SPECTACULAR_SETTINGS = {
         "JoinTokenStateEnum": ["open", "used", "expired", "revoked"],
         "NodePhaseEnum": ["pending", "online", "degraded", "offline", "draining", "decommissioned"],
         "PresenceEnum": ["load", "files", "absent"],
+        "ActivationEnum": ["files", "load"],
+        "ActivationOfRolloutEnum": "rollout.api.serializers.strategy.ACTIVATIONS",
         "OperationPhaseEnum": "rollout.api.serializers.rollouts.PHASES",
         "ActionEnum": "rollout.api.serializers.rollouts.ACTIONS",
     },

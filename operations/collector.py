@@ -143,6 +143,14 @@ def _nodes() -> Iterator[Metric]:
     yield gauge(
         "modfleet_nodes_clock_skewed", "Nodes whose clock differs by more than 30 s.", statistics.skewed_nodes()
     )
+    maintenance = GaugeMetricFamily(
+        "modfleet_node_maintenance",
+        "1 from before the agent restarts its server until the node is in service again.",
+        labels=["node", "shard", "action"],
+    )
+    for labels in statistics.nodes_in_maintenance():
+        maintenance.add_metric(labels, 1)
+    yield maintenance
     dropped = CounterMetricFamily(
         "modfleet_dropped_messages",
         "Messages that the control workers have dropped because they could not use them.",

@@ -14,7 +14,7 @@ from rollout.domain.placement.commands import Skip
 from rollout.domain.rollout.events import Origin
 from rollout.domain.strategy import Strategy
 from rollout.domain.words import some_of
-from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication, any_known
+from rollout.messages import Action, Activation, Command, FailedCalls, Package, Replication, Way, any_known
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
@@ -105,7 +105,7 @@ def _keeps_options(
 def _rollouts(uids: Iterable[str]) -> dict[str, Rollout]:
     """Return the rollouts, with the fields that commands need."""
     rows = Rollout.objects.filter(uid__in=set(uids)).only(
-        "uid", "strategy", "even_if_used", "adopt", "origin", "created_at", "retry_of"
+        "uid", "strategy", "even_if_used", "adopt", "may_discard_data", "origin", "created_at", "retry_of"
     )
     return {row.uid: row for row in rows}
 
@@ -143,6 +143,9 @@ def _command(
         scratch_args=None if build is None else build.scratch_args,
         commands=() if build is None else build.commands,
         undoes=operation.undoes,
+        way=Way(operation.way),
+        may_discard_data=rollout.may_discard_data,
+        pause_seconds=strategy.get("pause_seconds", Strategy().pause_seconds),
         correlation_id=operation.correlation_id,
         incarnation=incarnation,
         release=operation.releases,

@@ -51,7 +51,7 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.MASTER_HAS_MODULE: Words(
         "The master of the server still has the module, so this replica would lose writes.",
-        "Include the master in the rollout: a replica loses a module only after its master.",
+        "Include the master in the rollout. If it is skipped there, remove the cause of that first.",
     ),
     Reason.ROLE_CHANGED: Words(
         "The server's role, master or replicas changed after the operation was released.",
@@ -65,6 +65,34 @@ WORDS: Mapping[Reason, Words] = {
     Reason.BACKUP_RUNNING: Words(
         "A tool copies the server's data, such as `redis-cli --rdb`, so the operation waits.",
         "Nothing to do: the operation continues after the copy has ended.",
+    ),
+    Reason.RESTART_REQUIRED: Words(
+        "The version is loaded or unloaded only by a restart of the server, and the server must not be restarted now.",
+        "The message says why, and what allows a restart. See docs/howto/restarts.md.",
+    ),
+    Reason.RESTART_FAILED: Words(
+        "The server was restarted for the version, and did not start or did not load it.",
+        "Read the lines of the server's log in the report. The message says which version runs now.",
+    ),
+    Reason.WOULD_LOSE_DATA: Words(
+        "A restart could lose the server's data: it has no append-only file, no save points and no replica in sync.",
+        'Switch one of them on, or allow it with "may_discard_data": true.',
+    ),
+    Reason.MIN_REPLICAS: Words(
+        "Without this replica, its master would accept no writes (min-replicas-to-write).",
+        "Add a replica, or lower min-replicas-to-write while the rollout runs.",
+    ),
+    Reason.SAVE_UNSAFE: Words(
+        "The server or its host is not ready for a save of its data, so the operation waits.",
+        "The message names the child process, the status, or the disk or memory that is missing.",
+    ),
+    Reason.FAILOVER_NOT_POSSIBLE: Words(
+        "No replica could become the master now without losing a write. The master is where it was, and was not restarted.",
+        "The message names the check that failed, or what took too long. See docs/howto/restarts.md.",
+    ),
+    Reason.PRE_COMMAND_FAILED: Words(
+        "The command that runs before a restart (MODFLEET_PRE_COMMAND) has failed, so the server was not restarted.",
+        "Run the command by hand on the node. The message has the end of its output.",
     ),
     Reason.MISSING_DEPENDENCY: Words(
         "A module that this one needs is missing.", "Roll that module out first, then start a rollout of that node."
@@ -148,7 +176,8 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.MODULE_COMMAND_DISABLED: Words(
         "The server does not allow loading modules while it runs, or its MODULE command was renamed.",
-        "Set enable-module-command to local in its configuration, remove rename-command MODULE, and restart it. Then retry.",
+        "Set enable-module-command to local in its configuration, remove rename-command MODULE, and restart it. Then retry. Or "
+        "let the agent restart the server: docs/howto/restarts.md.",
     ),
     Reason.PERMISSION_DENIED: Words(
         "The agent's user at the server may not call a command that the operation needs.",
@@ -182,11 +211,11 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.EXPORTS_DATA_TYPES: Words(
         "The module exports data types, so the server never unloads it.",
-        "It stays loaded until a restart. If the server holds no key of its types, restart it without the module, then retry.",
+        "Start another rollout with the activation restart, if the server may be restarted. See docs/howto/restarts.md.",
     ),
     Reason.MODULE_BUSY: Words(
         "The module has pending timers or blocked clients, so the server does not unload it now.",
-        "Retry later. If it stays busy, restart the server without the module.",
+        "Retry later. If it stays busy, start a rollout with the activation restart. See docs/howto/restarts.md.",
     ),
     Reason.USED_BY_MODULE: Words(
         "Another loaded module uses functions of the module, so the server does not unload it.",
@@ -198,8 +227,7 @@ WORDS: Mapping[Reason, Words] = {
     ),
     Reason.DATA_IN_USE: Words(
         "The server has keys of the module's data types, or may have some.",
-        "Keep the module. Or delete these keys, then restart the server without the module: the server never unloads a module "
-        "that exports data types.",
+        "Keep the module. Or delete these keys, then start another removal with the activation auto: a restart removes it.",
     ),
     Reason.IN_USE: Words(
         "The module's commands were called in the last 10 minutes, or may have been.",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from rollout.domain.rollout.events import Origin
 from rollout.domain.selector import Selector
 from rollout.domain.strategy import Offline, OnFailure, Strategy
-from rollout.messages import Action, Activation
+from rollout.messages import Action, Activation, Ways
 
 #: The strategy of calls that take none. A failed node does not stop the others. A rollout without a success for too long
 #: ends. It never waits for a person.
@@ -26,6 +26,9 @@ class RolloutRequest:
     addition. `yields`: the reconciler asks, so any request of a person supersedes it. `is_needed`: another rollout needs
     the module. `even_if_used`: remove the module even if its commands were called in the last 10 minutes. `adopt`:
     take over the module where the server has loaded the same file already, from a path that is not Modfleet's.
+
+    `ways`: how servers may come to load the version. `may_interrupt`: a server may be restarted although its clients have no
+    other one. `may_discard_data`: also if its data is neither on disk nor on a replica.
     """
 
     action: Action
@@ -46,6 +49,9 @@ class RolloutRequest:
     is_needed: bool = False
     even_if_used: bool = False
     adopt: bool = False
+    ways: Ways = Ways.LOAD
+    may_interrupt: bool = False
+    may_discard_data: bool = False
 
     @property
     def named(self) -> bool:

@@ -102,6 +102,11 @@ class Strategy:
     ready_deadline_seconds: float = 3600.0
     #: A label such as `zone`. Nodes in progress, of any rollout, then have one value of this label at a time. Default none.
     domain: str = ""
+    #: The weekly window in which servers are restarted, such as `Sat 01:00-05:00 Europe/Berlin` or `02:00-04:00 UTC`. Outside of
+    #: it, nothing is released that restarts a server. Default empty: always.
+    window: str = ""
+    #: The longest time for which the writes of a shard wait while one of its replicas becomes the master. 0.1 to 60 s, default 5.
+    pause_seconds: float = 5.0
     #: What happens to a node that is offline when its turn comes. Default: wait.
     offline: Offline = Offline.WAIT
     #: The rollout does not start before this time. Default None: it starts at once.

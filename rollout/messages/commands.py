@@ -6,8 +6,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from artifacts_app.manifest import Member
-from rollout.messages.fields import Address, Word
-from rollout.messages.phases import Action, Activation, FailedCalls
+from rollout.messages.fields import Address, Seconds, Word
+from rollout.messages.phases import Action, Activation, FailedCalls, Way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,5 +112,12 @@ class Command:
     #: If a plan was accepted: the options that it has listed as lost, which may be lost. None: no plan was.
     accepted_losses: tuple[str, ...] | None = None
     options: tuple[str, ...] | None = None
+    #: `restart`: the server is restarted with the version, instead of loading it while it runs. Only for agents with the
+    #: capability `restart`.
+    way: Way = Way.LOAD
+    #: Restart the server even if it has neither a file with its data nor a replica.
+    may_discard_data: bool = False
+    #: The longest time for which writes wait while a replica becomes the master.
+    pause_seconds: Seconds = 5.0
     #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
     failed_calls: FailedCalls = FailedCalls.WARN

@@ -120,6 +120,8 @@ class SlotMigration:
     atomic: bool = False
 
 
+#: The last processes of the server which its agent has ended, that a heartbeat names.
+MOST_ENDED = 4
 #: The newest changes of the configuration that a heartbeat names.
 MOST_CONFIGURATION_CHANGES = 4
 
@@ -204,6 +206,20 @@ class ServerState:
     persistence: Word = ""
     to_do: Sentences = ""
     configuration_changes: Annotated[tuple[ConfigurationChange, ...], Meta(max_length=MOST_CONFIGURATION_CHANGES)] = ()
+    #: How the server is restarted: `shutdown`, `systemd`, `command`, `external` or `none`. Empty from an older agent.
+    restart: Word = ""
+    #: Why the agent must not restart it, for example because nothing would start it again. Empty: it may.
+    restart_problem: Sentences = ""
+    #: How one of its replicas becomes the master: `sentinel`, `command`, `cluster` or `none`. Empty from an older agent.
+    failover: Word = ""
+    min_replicas_to_write: Number | None = None
+    #: `cluster-require-full-coverage`.
+    full_coverage: bool | None = None
+    #: `restart` while an operation restarts the server, `recovery` if that has failed and the server is not in service yet, or
+    #: empty.
+    maintenance: Word = ""
+    #: The `run_id` of each of the last processes that the agent has ended: their end is no crash.
+    ended: Annotated[tuple[Digest, ...], Meta(max_length=MOST_ENDED)] = ()
 
 
 class Capability(StrEnum):
@@ -215,10 +231,12 @@ class Capability(StrEnum):
     UNDO = "undo"
     #: It compares the role of its server with the command before it changes the server.
     CHECK_ROLE = "check_role"
+    #: It restarts its server.
+    RESTART = "restart"
 
 
 #: Of agents that are too old to name their capabilities.
-FORMER_CAPABILITIES = frozenset(Capability) - {Capability.CHECK_ROLE}
+FORMER_CAPABILITIES = frozenset(Capability) - {Capability.CHECK_ROLE, Capability.RESTART}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

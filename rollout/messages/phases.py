@@ -15,6 +15,26 @@ class Activation(StrEnum):
     LOAD = "load"
 
 
+class Way(StrEnum):
+    """How an operation changes what a server has loaded: MODULE LOAD and UNLOAD while it runs, or a restart."""
+
+    LOAD = "load"
+    RESTART = "restart"
+
+
+class Ways(StrEnum):
+    """The ways that a rollout may take. `auto`: load where that is possible, restart elsewhere."""
+
+    LOAD = "load"
+    RESTART = "restart"
+    AUTO = "auto"
+
+
+def activation_in_one_word(activation: str, ways: str) -> str:
+    """Return the `activation` of requests and answers: `files`, or how servers come to load the version."""
+    return activation if activation == Activation.FILES else ways
+
+
 class FailedCalls(StrEnum):
     """What happens if a larger share of the calls of a module's commands fails than before."""
 
@@ -31,6 +51,7 @@ class Phase(StrEnum):
     VERIFYING = "verifying"
     INSTALLING = "installing"
     LOADING = "loading"
+    RESTARTING = "restarting"
     PROBING = "probing"
     SETTLING = "settling"
     REMOVING = "removing"
@@ -56,6 +77,7 @@ RUNNING_PHASES = frozenset(
         Phase.VERIFYING,
         Phase.INSTALLING,
         Phase.LOADING,
+        Phase.RESTARTING,
         Phase.PROBING,
         Phase.SETTLING,
         Phase.REMOVING,
@@ -129,6 +151,13 @@ class Reason(StrEnum):
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_CRASHED = "server_crashed"
     SERVER_RESTARTED = "server_restarted"
+    RESTART_REQUIRED = "restart_required"
+    RESTART_FAILED = "restart_failed"
+    WOULD_LOSE_DATA = "would_lose_data"
+    MIN_REPLICAS = "min_replicas"
+    SAVE_UNSAFE = "save_unsafe"
+    FAILOVER_NOT_POSSIBLE = "failover_not_possible"
+    PRE_COMMAND_FAILED = "pre_command_failed"
     SERVER_HANGS = "server_hangs"
     LINK_DOWN = "link_down"
     ERROR_REPLIES = "error_replies"
@@ -207,6 +236,13 @@ REPORTED_REASONS = frozenset(
         Reason.UNLOAD_REFUSED,
         Reason.SERVER_UNREACHABLE,
         Reason.SERVER_CRASHED,
+        # Only in answers to commands with the way `restart`, which older control planes do not send.
+        Reason.RESTART_REQUIRED,
+        Reason.RESTART_FAILED,
+        Reason.WOULD_LOSE_DATA,
+        Reason.SAVE_UNSAFE,
+        Reason.FAILOVER_NOT_POSSIBLE,
+        Reason.PRE_COMMAND_FAILED,
         Reason.STALE_GENERATION,
         Reason.CLOCK_SKEW,
         Reason.AGENT_ERROR,
@@ -217,4 +253,12 @@ REPORTED_REASONS = frozenset(
 
 
 #: Why an agent returns an operation before it changes the server: it is released again later, and that is no failure.
-RETURNING = frozenset({Reason.ROLE_CHANGED, Reason.SERVER_NOT_READY, Reason.BACKUP_RUNNING})
+RETURNING = frozenset(
+    {
+        Reason.ROLE_CHANGED,
+        Reason.SERVER_NOT_READY,
+        Reason.BACKUP_RUNNING,
+        Reason.SAVE_UNSAFE,
+        Reason.FAILOVER_NOT_POSSIBLE,
+    }
+)

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from rollout.messages.fields import (
     MOST_LOG_LINES,
+    Address,
     Count,
     Digest,
     Fact,
@@ -19,6 +20,7 @@ from rollout.messages.fields import (
     Number,
     Seconds,
     Sentences,
+    Word,
 )
 from rollout.messages.phases import Phase, Reason
 
@@ -116,6 +118,29 @@ class ServerHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failover:
+    """How a replica became the master before a restart. `way`: `sentinel`, `command` or `cluster`. `former` and `new` are the
+    addresses of the two masters, `host:port`. `pause_seconds`: for how long no write was answered."""
+
+    way: Word
+    former: Address
+    new: Address
+    pause_seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """A restart of the server by an operation. `failover`: before it, None if none was needed.
+
+    `downtime_seconds`: from the call that ended the old process to the first answer of the new process that is not LOADING.
+    None if it is not known, for example because a person has restarted the server.
+    """
+
+    downtime_seconds: Seconds | None = None
+    failover: Failover | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The state of one operation, from the agent. A final report has the inventory after the operation.
 
@@ -144,6 +169,8 @@ class Report:
     health: ServerHealth | None = None
     #: The load in a scratch server before the live one loaded the module. None: there was none.
     scratch: ScratchLoad | None = None
+    #: None if the operation has not restarted the server.
+    restart: Restart | None = None
 
     @property
     def is_last(self) -> bool:

@@ -58,6 +58,10 @@ class Rollout(Caused):
     even_if_used = models.BooleanField(default=False, db_default=False)
     #: An installation that takes over modules that are loaded already.
     adopt = models.BooleanField(default=False, db_default=False)
+    #: How servers come to load the version, and which of them may be restarted for it.
+    ways = models.CharField(max_length=10, default="load", db_default="load")
+    may_interrupt = models.BooleanField(default=False, db_default=False)
+    may_discard_data = models.BooleanField(default=False, db_default=False)
     strategy = models.JSONField()
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
@@ -147,6 +151,8 @@ class Operation(Caused):
     #: It restores what the node had; `undoes` is the version that it removes.
     rollback = models.BooleanField(default=False)
     undoes = models.BigIntegerField(null=True)
+    #: How the server comes to load or unload the version: `load` or `restart`.
+    way = models.CharField(max_length=10, default="load", db_default="load")
     #: The reconciler's: a person's operation takes its place.
     yields = models.BooleanField(default=False, db_default=False)
     #: What the node had of the module at the release: `version`, `activation` and `content_sha256`, by version. None
@@ -196,6 +202,8 @@ class Operation(Caused):
     swap_seconds = models.FloatField(null=True)
     #: A `messages.ServerHealth`. None if the operation loaded nothing, and in rows of an older version.
     health = models.JSONField(null=True)
+    #: A `messages.Restart`. None if the operation has not restarted the server.
+    restart = models.JSONField(null=True)
 
     objects = CurrentOperations()
     attempts = models.Manager["Operation"]()

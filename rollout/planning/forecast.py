@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from eventstore import snapshot
+from rollout.messages import activation_in_one_word
 from rollout.models import ShardMember
 from rollout.planning.plan import Plan, PlannedNode
 from rollout.planning.shards import RELATED
@@ -34,7 +35,9 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "action": plan.request.action,
         "module_name": plan.request.module_name,
         "version": plan.request.version,
-        "activation": plan.request.activation,
+        "activation": activation_in_one_word(plan.request.activation, plan.request.ways),
+        "may_interrupt": plan.request.may_interrupt,
+        "may_discard_data": plan.request.may_discard_data,
         "total": plan.total,
         "strategy": msgspec.to_builtins(strategy),
         "waves": [_wave_document(plan, nodes) for nodes in plan.waves()],
@@ -71,6 +74,8 @@ def _node_document(node: PlannedNode) -> dict[str, Any]:
         "expected": node.expected,
         "shard": node.shard or None,
         "role": node.role or None,
+        "way": node.way,
+        "restart": msgspec.to_builtins(node.restart),
     }
 
 

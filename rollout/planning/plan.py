@@ -10,14 +10,26 @@ from typing import Any
 import msgspec
 
 from rollout.domain.request import RolloutRequest
-from rollout.messages import Reason
+from rollout.messages import Reason, Way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRestart:
+    """`away_seconds`: for how long it is expected to stop the server. `failover`: how its replica becomes the master before:
+    `sentinel`, `command` or `cluster`; empty if that is not needed. `full_sync_expected`: afterwards, it gets all data of its
+    master."""
+
+    away_seconds: float
+    failover: str = ""
+    full_sync_expected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedNode:
     """`content_sha256`: of the build, empty for a removal. `size`: bytes to transfer. `expected`: why nothing is expected
     to change, by the last heartbeat; the node is asked in any case. `shard`: the name of its shard if it shares its data
-    with another server, else empty. `role`: `master` or `replica` then."""
+    with another server, else empty. `role`: `master` or `replica` then. `way`: how its server comes to load
+    or unload the version. `restart`: None if it is not restarted."""
 
     name: str
     wave: int
@@ -26,6 +38,8 @@ class PlannedNode:
     expected: Reason | None
     shard: str = ""
     role: str = ""
+    way: Way = Way.LOAD
+    restart: PlannedRestart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +117,16 @@ class Plan:
             "supersede": request.supersede,
             "even_if_used": request.even_if_used,
             "adopt": request.adopt,
+            "ways": request.ways,
+            "may_interrupt": request.may_interrupt,
+            "may_discard_data": request.may_discard_data,
             "strategy": replace(
                 strategy, retries=replace(strategy.retries, reasons=tuple(sorted(strategy.retries.reasons)))
             ),
-            "nodes": [(each.name, each.wave, each.content_sha256) for each in self.nodes],
+            "nodes": [
+                (each.name, each.wave, each.content_sha256, each.way, each.restart.failover if each.restart else "")
+                for each in self.nodes
+            ],
             "skipped": [(each.name, each.reason) for each in self.skipped],
             "lost_options": [(each.name, each.options) for each in self.lost_options],
             "needs": self.needs,

@@ -18,6 +18,7 @@ from rollout.planning.learned import with_learned
 from rollout.planning.nodes import chosen_nodes, skips_of, warnings_of
 from rollout.planning.observed import Observed
 from rollout.planning.plan import Plan, PlanWarning
+from rollout.planning.restarts import restarts_of
 from rollout.planning.shards import ShardOrder, ignored_replicas_of
 from rollout.planning.use import refuse_if_used
 from rollout.planning.waves import plan_waves
@@ -52,8 +53,11 @@ def plan_of(request: RolloutRequest) -> Plan:
         dependencies = dependencies_of(request, module, included, observed)
         skips |= dependencies.skips
         included = [node for node in included if node.name not in skips]
-    skips |= ShardOrder(request, included, observed.shards).skips()
-    plan = plan_waves(request, module, chosen, skips, observed)
+    restarts = restarts_of(request, module, included, observed)
+    skips |= restarts.skips
+    included = [node for node in included if node.name not in skips]
+    skips |= ShardOrder(request, included, observed.shards, restarts.planned).skips()
+    plan = plan_waves(request, module, chosen, skips, observed, restarts.planned)
     plan = replace(
         plan,
         needs=dependencies.needs,

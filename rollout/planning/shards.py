@@ -71,11 +71,17 @@ class ShardFacts:
 class ShardOrder:
     """The order in which a request goes through the shards of `included`; at most one query more than the facts.
 
-    Operations that only put files in place have no order.
+    `restarts`: the nodes whose server is restarted. Operations that only put files in place have no order.
     """
 
-    def __init__(self, request: RolloutRequest, included: Sequence[Node], facts: ShardFacts) -> None:
-        self._request, self._facts = request, facts
+    def __init__(
+        self,
+        request: RolloutRequest,
+        included: Sequence[Node],
+        facts: ShardFacts,
+        restarts: Collection[str] = frozenset(),
+    ) -> None:
+        self._request, self._facts, self._restarts = request, facts, restarts
         self._changes_servers = request.action == Action.REMOVE or request.activation == Activation.LOAD
         self.shards = Shards(facts.members()) if self._changes_servers else None
         self._places = {node.name: place for place, node in enumerate(included)}
@@ -161,8 +167,10 @@ class ShardOrder:
         """Return the turn of the node, None if the request changes only files there."""
         request = self._request
         if request.action == Action.INSTALL:
-            return Turn(node=node, target=request.version)
-        return Turn(node=node, target=None) if self._loaded.get(node) == request.version else None
+            return Turn(node=node, target=request.version, restarts=node in self._restarts)
+        if self._loaded.get(node) != request.version:
+            return None
+        return Turn(node=node, target=None, restarts=node in self._restarts)
 
 
 def _is_a_claim(block: Blocked, place: Place) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from rollout.domain.errors import InvalidRolloutError
 from rollout.domain.node.state import NodePhase
@@ -9,11 +10,11 @@ from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.strategy import Strategy, rounded_up
 from rollout.domain.words import counted
-from rollout.messages import Action, Reason
+from rollout.messages import Action, Reason, Way
 from rollout.models import Node
 from rollout.planning.catalogue import ModuleVersion
 from rollout.planning.observed import REACH, Observed
-from rollout.planning.plan import Plan, PlannedNode, SkippedNode
+from rollout.planning.plan import Plan, PlannedNode, PlannedRestart, SkippedNode
 from rollout.planning.shards import ShardOrder, refuse_without_domain
 
 
@@ -23,8 +24,10 @@ def plan_waves(
     chosen: Sequence[Node],
     skips: Mapping[str, Skip],
     observed: Observed,
+    restarts: Mapping[str, PlannedRestart] = MappingProxyType({}),
 ) -> Plan:
     """Return the plan of one module: waves filled in the order of `chosen`, except for the canary and the order of shards.
+    `restarts`: those of the nodes that are restarted.
 
     Raises: `InvalidRolloutError` if `min_healthy` leaves no node to work on, or a node has no failure domain.
     """
@@ -32,7 +35,7 @@ def plan_waves(
     strategy = _fitting(request, len(included))
     refuse_without_domain(strategy.domain, included)
     expected = {node.name: _expected(request, module, node, observed) for node in included}
-    order = ShardOrder(request, included, observed.shards)
+    order = ShardOrder(request, included, observed.shards, restarts)
     ordered = canary_first(included, rounded_up(strategy.canary, len(included)), unchanged=expected, order=order)
     waves = [wave for wave, size in enumerate(strategy.wave_sizes(len(included))) for _ in range(size)]
     return Plan(
@@ -46,6 +49,8 @@ def plan_waves(
                 expected=expected[node.name],
                 shard=order.shard(node.name),
                 role=order.role(node.name),
+                way=Way.RESTART if node.name in restarts else Way.LOAD,
+                restart=restarts.get(node.name),
             )
             for node, wave in zip(ordered, waves, strict=True)
         ),

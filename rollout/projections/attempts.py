@@ -69,6 +69,7 @@ def outcome(row: Operation) -> dict[str, Any]:
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
         "health": row.health,
+        "restart": row.restart,
         "late": row.late or None,
         "text": f"{with_cause(ended, reason, row.message)}{late}",
     }

@@ -9,6 +9,7 @@ from api.fields import rfc3339
 from rollout.domain.rollout.events import WavePhase
 from rollout.domain.strategy import Strategy
 from rollout.domain.words import counted
+from rollout.messages import activation_in_one_word
 from rollout.models import Rollout
 from rollout.projections.actions import ACTION_FIELDS, STOP_FIELDS
 from rollout.projections.counters import COUNTERS, state_of
@@ -24,7 +25,9 @@ def document(rollout: Rollout) -> dict[str, Any]:
         "action": rollout.action,
         "module_name": rollout.module_name,
         "version": rollout.version,
-        "activation": rollout.activation,
+        "activation": activation_in_one_word(rollout.activation, rollout.ways),
+        "may_interrupt": rollout.may_interrupt,
+        "may_discard_data": rollout.may_discard_data,
         "even_if_used": rollout.even_if_used,
         "adopt": rollout.adopt,
         "phase": rollout.phase,

@@ -248,6 +248,7 @@ class RolloutFold:
             wave=event.wave,
             rollback=event.rollback,
             undoes=event.undoes,
+            way=event.way,
             yields=event.yields,
             phase=Phase.SCHEDULED,
             reason="",
@@ -319,6 +320,7 @@ class RolloutFold:
             operation.reason = rollout.reason or Reason.MANUAL  # the node does not know why it was asked to cancel
         operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
         operation.health = None if event.health is None else msgspec.to_builtins(event.health)
+        operation.restart = None if event.restart is None else msgspec.to_builtins(event.restart)
         operation.finished_at, operation.deadline_at = now, None
         if before != Phase.SCHEDULED:  # else what holds is what holds since it was given back
             is_unanswered = event.answered is False and operation.touched

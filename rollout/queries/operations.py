@@ -1,16 +1,17 @@
 """Answers about operations."""
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, Exists, OuterRef, QuerySet, When
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
 
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
+from rollout.domain.node.health import RESTART
 from rollout.domain.node.state import NodePhase
-from rollout.messages import RUNNING_PHASES, Phase, Reason
-from rollout.models import Node, Operation, Rollout
+from rollout.messages import RUNNING_PHASES, Phase, Reason, Way
+from rollout.models import Liveness, Node, NodeFacts, Operation, Rollout
 from rollout.projections.attempts import BAD, outcomes_of
 from rollout.projections.counters import operation_key
 from rollout.queries.nodes import by_node, node_row
@@ -18,6 +19,9 @@ from rollout.queries.rollouts import rollout_row
 
 #: Phases of an operation that is released and has not ended.
 IN_PROGRESS = (Phase.QUEUED, *sorted(RUNNING_PHASES))
+#: An agent that was not heard for so long does not restart its server any more; nor after so long, whatever it says; seconds.
+SILENT_SECONDS = 60.0
+LONGEST_RESTART = 86_400.0
 
 
 def operations_by_key(keys: Iterable[str]) -> dict[str, Operation]:
@@ -35,8 +39,18 @@ def operations_of_decommissioned_nodes() -> list[Operation]:
 
 
 def overdue_operations(now: datetime) -> list[Operation]:
-    """Return the operations that are released and did not end by their deadline."""
-    return list(Operation.objects.filter(phase__in=IN_PROGRESS, deadline_at__lt=now))
+    """Return the operations that are released and did not end by their deadline. While an agent restarts its server, no
+    deadline runs here: a server may read its data for as long as it makes progress, and its agent ends it otherwise."""
+    rows = Operation.objects.filter(phase__in=IN_PROGRESS, deadline_at__lt=now)
+    return list(rows.exclude(restarting_now(now)))
+
+
+def restarting_now(now: datetime) -> Q:
+    """Match operations in progress whose agent says that it restarts its server."""
+    heard = Liveness.objects.filter(node=OuterRef("node"), facts_at__gt=now - timedelta(seconds=SILENT_SECONDS))
+    in_maintenance = NodeFacts.objects.filter(node=OuterRef("node"), maintenance=RESTART)
+    began = now - timedelta(seconds=LONGEST_RESTART)
+    return Q(Exists(in_maintenance), Exists(heard), way=Way.RESTART, released_at__gt=began)
 
 
 def newer_operations() -> QuerySet[Operation]:
@@ -75,6 +89,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "version": row.version,
         "action": row.action,
         "activation": row.activation,
+        "way": row.way,
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
@@ -93,6 +108,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
         "health": row.health,
+        "restart": row.restart,
         "outcomes": outcomes,
     }
 

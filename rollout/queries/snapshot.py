@@ -12,14 +12,14 @@ from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
-from rollout.messages import Action, Phase, Reason
+from rollout.messages import Action, Phase, Reason, Way, Ways
 from rollout.models import FleetFreeze, Node, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.freeze import newest_freeze
 from rollout.queries.harm import newest_restart
 from rollout.queries.lost import lost_nodes
 from rollout.queries.nodes import decommissioned_nodes
-from rollout.queries.operations import IN_PROGRESS, newer_operations
+from rollout.queries.operations import IN_PROGRESS, newer_operations, restarting_now
 from rollout.queries.restoration import Restoration, restoration_of
 from rollout.queries.turns import CHANGES_SERVER, Facts, in_chunks, releasable
 
@@ -81,7 +81,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         canceled_by_person=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
         restarted_at=newest_restart(uid, state.wave) if state.wave_phase == WavePhase.SOAKING else None,
         unrestored=row.unrestored,
-        progressed_at=progress_clock_start(row, freeze),
+        progressed_at=now if _restarts_now(row, now) else progress_clock_start(row, freeze),
         wake_at=_earlier(_next_ready_at(uid, now) if row.retries else None, found.wake_at),
         needs=_needs(row.needs) if state.wave < 0 else Needs.MET,
         frozen=freeze is not None and freeze.frozen,
@@ -169,6 +169,8 @@ def _retriable(rows: QuerySet[Operation], state: RolloutState) -> tuple[tuple[st
     ).exclude(node__in=decommissioned_nodes())
     # Only a person repeats a removal: clients or data may have come to need the module.
     found = found.exclude(action=Action.REMOVE, rollback=False)
+    # Only a person restarts a server again.
+    found = found.exclude(way=Way.RESTART)
     # Only a person accepts that options are lost.
     found = found.exclude(reason=Reason.OPTIONS_LOST)
     if state.restoring:
@@ -199,6 +201,11 @@ def _canceled(uid: str, reason: Reason, state: RolloutState) -> int:
     """Return how many operations were canceled for this reason; while it is undone, how many of those that undo it."""
     rows = Operation.objects.filter(rollout=uid, phase=Phase.CANCELED, reason=reason)
     return (rows.filter(rollback=True) if state.restoring else rows).count()
+
+
+def _restarts_now(row: Rollout, now: datetime) -> bool:
+    """Return True if a server of the rollout is being restarted: it may read its data for as long as it makes progress."""
+    return row.ways != Ways.LOAD and row.running > 0 and _in_progress(row.uid).filter(restarting_now(now)).exists()
 
 
 def progress_clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime | None:

@@ -5,12 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
+from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, OuterRef, Q, Subquery, Sum
 
 from rollout.domain.node.health import LOOP_SECONDS
 from rollout.domain.node.state import LARGEST_SKEW, NodePhase
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
-from rollout.models import DroppedMessages, Liveness, Node, NodeFacts, NodeModule, Operation, Placement, Rollout
+from rollout.models import (
+    DroppedMessages,
+    Liveness,
+    Node,
+    NodeFacts,
+    NodeModule,
+    Operation,
+    Placement,
+    Rollout,
+    ShardMember,
+)
 from rollout.queries.nodes import count_by_phase, node_rows
 
 #: Upper bounds of the histogram of durations of rollouts, seconds.
@@ -144,6 +154,14 @@ def fact_counts(now: datetime) -> FactCounts:
             conflicting=Count("node", filter=Q(has_conflict=True)),
         )
     )
+
+
+def nodes_in_maintenance() -> list[tuple[str, str, str]]:
+    """Return node, shard and action of each node of the fleet whose agent makes its server unavailable now."""
+    shard = ShardMember.objects.filter(node=OuterRef("node")).values("shard")
+    rows = NodeFacts.objects.exclude(maintenance="").filter(node__in=node_rows().order_by().values("name"))
+    found = rows.annotate(shard=Subquery(shard)).order_by("node").values_list("node", "shard", "maintenance")
+    return [(node, shard or node, action) for node, shard, action in found]
 
 
 def dropped_messages() -> list[tuple[str, str, int]]:

@@ -9,12 +9,14 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from rollout.domain.restarts import Permission
 from rollout.domain.rollout.releasable import Candidate, Releasable
 from rollout.domain.rollout.turns import Fleet, Place, Turn, Use
 from rollout.domain.strategy import Strategy
 from rollout.domain.words import some_of
-from rollout.messages import Action, Activation, Reason
+from rollout.messages import Action, Activation, Reason, Way
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rollout, ShardMember
+from rollout.queries.restarts import unsafe_restarts
 from rollout.queries.use import calls_on, in_words
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
@@ -64,6 +66,15 @@ class Facts:
     def unfinished(self, uid: str, nodes: Collection[str]) -> Sequence[Operation]:
         """Return the operations of the rollout on the nodes that have not ended."""
         return list(Operation.objects.filter(rollout=uid, node__in=nodes, finished_at__isnull=True))
+
+    def servers(self, nodes: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the newest `messages.ServerState` of each node, as JSON."""
+        return dict(NodeFacts.objects.filter(node__in=nodes).values_list("node", "server"))
+
+    def permission(self, uid: str) -> Permission:
+        """Return what a person has allowed for the restarts of the rollout."""
+        row = Rollout.objects.only("may_interrupt", "may_discard_data").get(uid=uid)
+        return Permission(may_interrupt=row.may_interrupt, may_discard_data=row.may_discard_data)
 
     def used(self, module_name: str, nodes: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return the nodes on which clients have called the module lately: `queries.use.calls_on`."""
@@ -153,6 +164,8 @@ class _Fleet:
             fleet,
             unfinished={each.node: _target(each, fleet) for each in unfinished},
             used=self._used(rows, members, fleet) if self._refuses_use else {},
+            # The masters too that follow their replicas.
+            unsafe=unsafe_restarts([*rows, *unfinished], members, fleet.stale, self._facts),
         )
 
     def _used(self, rows: Sequence[Operation], members: Mapping[str, ShardMember], fleet: Fleet) -> Mapping[str, Use]:
@@ -237,6 +250,7 @@ def _candidate(row: Operation, fleet: Fleet) -> Candidate:
         waiting_since=row.waiting_since,
         noted_at=row.wait_noted_at,
         releases=row.releases,
+        restarts=row.way == Way.RESTART,
     )
 
 
@@ -245,12 +259,13 @@ def _turn(row: Operation, fleet: Fleet) -> Turn | None:
     operation may still load it."""
     if not changes_server(row):
         return None
+    turn = Turn(node=row.node, target=None, returned_at=row.returned_at, restarts=row.way == Way.RESTART)
     if row.action == Action.INSTALL and row.activation == Activation.LOAD:
-        return Turn(node=row.node, target=row.version, returned_at=row.returned_at)
+        return replace(turn, target=row.version)
     leaving = row.version if row.action == Action.REMOVE else row.undoes
     if fleet.loaded.get(row.node) != leaving and row.node not in fleet.busy:
         return None
-    return Turn(node=row.node, target=None, returned_at=row.returned_at)
+    return turn
 
 
 def _target(row: Operation, fleet: Fleet) -> int | None:

@@ -68,6 +68,8 @@ def _start_rollback(ended: RolloutStarted, origin: Origin) -> str:
         origin=origin,
         rollback_of=ended.rollout,
         left_alone=restoration.unchanged,
+        may_interrupt=ended.may_interrupt,
+        may_discard_data=ended.may_discard_data,
     )
     as_read = Condition(after=after, event_types=PLANNING)
     first = loaded.append(ROLLOUT.decide(RolloutState(), Start(started=started)))

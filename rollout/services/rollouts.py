@@ -127,6 +127,9 @@ def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
         purge=started.purge,
         even_if_used=started.even_if_used,
         adopt=started.adopt,
+        ways=started.ways,
+        may_interrupt=started.may_interrupt,
+        may_discard_data=started.may_discard_data,
     )
 
 

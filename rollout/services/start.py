@@ -14,6 +14,7 @@ from rollout.domain.rollout.decider import ROLLOUT
 from rollout.domain.rollout.events import RolloutFollowed, RolloutStarted, rollout_stream
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Strategy
+from rollout.messages import Way
 from rollout.planning.plan import Plan
 from rollout.planning.planner import plan_of
 from rollout.process.placements import caused_changes
@@ -81,14 +82,17 @@ def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> A
         purge=request.purge,
         even_if_used=request.even_if_used,
         adopt=request.adopt,
+        ways=request.ways,
+        may_interrupt=request.may_interrupt,
+        may_discard_data=request.may_discard_data,
     )
     return Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))
 
 
 def _schedules(plan: Plan, uid: str, generations: Mapping[str, Mapping[str, int]]) -> list[Schedule]:
     """Return a command for each node. The skipped nodes come last, in no wave."""
-    places = [(each.name, each.wave, each.content_sha256, None) for each in plan.nodes]
-    skips = [(each.name, -1, each.content_sha256, (each.reason, each.message)) for each in plan.skipped]
+    places = [(each.name, each.wave, each.content_sha256, each.way, None) for each in plan.nodes]
+    skips = [(each.name, -1, each.content_sha256, Way.LOAD, (each.reason, each.message)) for each in plan.skipped]
     request = plan.request
     return [
         Schedule(
@@ -105,9 +109,10 @@ def _schedules(plan: Plan, uid: str, generations: Mapping[str, Mapping[str, int]
             undoes=request.undoes,
             supersede=request.supersede,
             yields=request.yields,
+            way=way,
             skip=skip,
         )
-        for ordinal, (name, wave, content_sha256, skip) in enumerate([*places, *skips])
+        for ordinal, (name, wave, content_sha256, way, skip) in enumerate([*places, *skips])
     ]
 
 

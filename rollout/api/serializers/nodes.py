@@ -285,6 +285,28 @@ class ServerStateSerializer(serializers.Serializer[Any]):
     )
     sentinels = serializers.IntegerField(allow_null=True, help_text="Sentinels that watch the server")
     master_sync_in_progress = serializers.BooleanField(allow_null=True)
+    min_replicas_to_write = serializers.IntegerField(
+        allow_null=True, help_text="With fewer good replicas, a master accepts no writes"
+    )
+    full_coverage = serializers.BooleanField(
+        allow_null=True, help_text="`cluster-require-full-coverage`: without one master, the whole cluster stops"
+    )
+    restart = serializers.CharField(
+        allow_blank=True,
+        help_text="How the agent restarts it: `shutdown`, `systemd`, `command`, `external` or `none`; empty from an older agent",
+    )
+    restart_problem = serializers.CharField(
+        allow_blank=True, help_text="Why the agent must not restart it, with what to do; empty if it may"
+    )
+    failover = serializers.CharField(
+        allow_blank=True,
+        help_text="How the agent makes a replica the master before a restart: `sentinel`, `command`, `cluster` or `none`; empty "
+        "from an older agent",
+    )
+    maintenance = serializers.CharField(
+        allow_blank=True,
+        help_text="`restart` while an operation restarts it, `recovery` if that has failed and it is not in service yet; else empty",
+    )
     migrations = SlotMigrationSerializer(
         many=True, allow_null=True, help_text="Of slots of this shard, as far as this server knows"
     )

@@ -6,8 +6,17 @@ from rest_framework import serializers
 
 from rollout.api.serializers.ignored_replicas import IgnoredReplicaSerializer
 from rollout.api.serializers.nodes import PlaceSerializer
-from rollout.api.serializers.strategy import StrategySerializer, choices
-from rollout.messages import Action, Activation, Reason
+from rollout.api.serializers.strategy import ACTIVATIONS, StrategySerializer, choices
+from rollout.messages import Action, Reason, Way
+
+
+class PlannedRestartSerializer(serializers.Serializer[Any]):
+    away_seconds = serializers.FloatField(help_text="For how long it is expected to stop the server")
+    failover = serializers.CharField(
+        allow_blank=True,
+        help_text="How a replica becomes the master before: `sentinel`, `command` or `cluster`; empty if that is not needed",
+    )
+    full_sync_expected = serializers.BooleanField(help_text="Afterwards, it gets all data of its master")
 
 
 class PlannedNodeSerializer(serializers.Serializer[Any]):
@@ -22,6 +31,8 @@ class PlannedNodeSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="Its shard; null if it shares its data with no other server"
     )
     role = serializers.CharField(allow_null=True, help_text="Its role in that shard: `master` or `replica`")
+    way = serializers.ChoiceField(choices(Way), help_text="How its server comes to load or unload the version")
+    restart = PlannedRestartSerializer(allow_null=True, help_text="Of its server; null if it is not restarted")
 
 
 class PlannedWaveSerializer(serializers.Serializer[Any]):
@@ -95,7 +106,11 @@ class PlanSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(choices(Action))
     module_name = serializers.CharField()
     version = serializers.IntegerField()
-    activation = serializers.ChoiceField(choices(Activation))
+    activation = serializers.ChoiceField(ACTIVATIONS)
+    may_interrupt = serializers.BooleanField(help_text="Servers may be restarted although no other one takes over")
+    may_discard_data = serializers.BooleanField(
+        help_text="Servers may be restarted although their data is neither on disk nor on a replica"
+    )
     total = serializers.IntegerField(help_text="All nodes, including skipped ones")
     strategy = StrategySerializer()
     waves = PlannedWaveSerializer(many=True)

@@ -4,9 +4,9 @@ from typing import Any
 
 from rest_framework import serializers
 
-from rollout.api.serializers.strategy import StrategySerializer, choices
+from rollout.api.serializers.strategy import ACTIVATIONS, StrategySerializer, choices
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
-from rollout.messages import Action, Activation, Phase
+from rollout.messages import Action, Activation, Phase, Way
 
 ACTIONS = choices(Action)
 PHASES = choices(Phase)
@@ -99,7 +99,11 @@ class RolloutSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(ACTIONS)
     module_name = serializers.CharField()
     version = serializers.IntegerField()
-    activation = serializers.ChoiceField(choices(Activation))
+    activation = serializers.ChoiceField(ACTIVATIONS)
+    may_interrupt = serializers.BooleanField(help_text="Servers may be restarted although no other one takes over")
+    may_discard_data = serializers.BooleanField(
+        help_text="Servers may be restarted although their data is neither on disk nor on a replica"
+    )
     even_if_used = serializers.BooleanField(help_text="It removes the module even if its commands were called lately")
     adopt = serializers.BooleanField(help_text="It takes over modules that the servers have loaded already")
     phase = serializers.ChoiceField(choices(RolloutPhase))
@@ -163,6 +167,22 @@ class ServerHealthSerializer(serializers.Serializer[Any]):
     )
 
 
+class FailoverSerializer(serializers.Serializer[Any]):
+    way = serializers.CharField(help_text="`sentinel`, `command` or `cluster`")
+    former = serializers.CharField(help_text="The master before, `host:port`")
+    new = serializers.CharField(help_text="The master since, `host:port`")
+    pause_seconds = serializers.FloatField(help_text="For how long no write was answered")
+
+
+class RestartSerializer(serializers.Serializer[Any]):
+    downtime_seconds = serializers.FloatField(
+        allow_null=True,
+        help_text="From the end of the old process to the end of loading; null if it is not known, for example because a "
+        "person has restarted the server",
+    )
+    failover = FailoverSerializer(allow_null=True, help_text="Before the restart; null if none was needed")
+
+
 HEALTH = "The server just before the load, and after it has settled; null if the operation loaded nothing"
 
 
@@ -187,6 +207,7 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     seconds = serializers.FloatField(allow_null=True)
     swap_seconds = serializers.FloatField(allow_null=True)
     health = ServerHealthSerializer(allow_null=True, help_text=HEALTH)
+    restart = RestartSerializer(allow_null=True, help_text="The restart of the server, null if there was none")
     late = serializers.ChoiceField(PHASES, allow_null=True, help_text="The phase that the node reported after the end")
     text = serializers.CharField(help_text="The same as a sentence")
 
@@ -217,6 +238,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
     action = serializers.ChoiceField(ACTIONS)
     activation = serializers.ChoiceField(choices(Activation))
+    way = serializers.ChoiceField(choices(Way), help_text="How the server comes to load or unload the version")
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
@@ -237,4 +259,5 @@ class OperationSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="How long the server answered no client while it replaced the loaded version"
     )
     health = ServerHealthSerializer(allow_null=True, help_text=HEALTH)
+    restart = RestartSerializer(allow_null=True, help_text="The restart of the server, null if there was none")
     outcomes = OutcomeSerializer(many=True, help_text="How each attempt ended, oldest first; never overwritten")

@@ -8,11 +8,11 @@ from rest_framework import serializers
 
 import decoding
 from api.fields import StrictBooleanField, StrictCharField, StrictIntegerField, StrictSerializer
-from rollout.api.serializers.strategy import MAX_NODES, StrategySerializer, choices
+from rollout.api.serializers.strategy import ACTIVATIONS, MAX_NODES, StrategySerializer, choices
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.events import Origin
 from rollout.domain.strategy import OnAbort, OnFailure
-from rollout.messages import Action, Activation
+from rollout.messages import Action, Activation, Ways
 
 
 def _words() -> serializers.ListField:
@@ -68,7 +68,18 @@ class StartRolloutSerializer(StrictSerializer):
     action = serializers.ChoiceField(choices(Action))
     module_name = StrictCharField(validators=[RegexValidator(r"\A[A-Za-z0-9_.-]{1,128}\Z")])
     version = StrictIntegerField(min_value=0, max_value=2**31 - 1)
-    activation = serializers.ChoiceField(choices(Activation), default=Activation.LOAD.value)
+    activation = serializers.ChoiceField(
+        ACTIVATIONS,
+        default=Ways.AUTO.value,
+        help_text="`load`: while the server runs. `restart`: by a restart of the server. `auto`: load where that is possible, else "
+        "restart. `files`: only put the files in place",
+    )
+    may_interrupt = StrictBooleanField(
+        default=False, help_text="Restart a server even if no other one can take over its clients"
+    )
+    may_discard_data = StrictBooleanField(
+        default=False, help_text="Restart a server even if its data is neither on disk nor on a replica"
+    )
     nodes = serializers.ListField(
         child=StrictCharField(max_length=128),
         min_length=1,
@@ -99,9 +110,9 @@ class StartRolloutSerializer(StrictSerializer):
             raise serializers.ValidationError({"selector": ["Cannot be combined with nodes."]})
         if attrs["even_if_used"] and attrs["action"] != Action.REMOVE:
             raise serializers.ValidationError({"even_if_used": ["Must be false unless action is remove."]})
-        if attrs["adopt"] and (attrs["action"], attrs["activation"]) != (Action.INSTALL, Activation.LOAD):
+        if attrs["adopt"] and (attrs["action"] != Action.INSTALL or attrs["activation"] not in {Ways.LOAD, Ways.AUTO}):
             raise serializers.ValidationError(
-                {"adopt": ["Must be false unless action is install and activation is load."]}
+                {"adopt": ["Must be false unless action is install and activation is load or auto."]}
             )
         strategy = attrs.get("strategy", {})
         undoes = strategy.get("on_failure") == OnFailure.ROLLBACK or strategy.get("on_abort") == OnAbort.UNDO
@@ -117,4 +128,8 @@ class StartRolloutSerializer(StrictSerializer):
 
     def to_request(self, origin: Origin) -> RolloutRequest:
         """Return the request. Fields that are left out get their defaults."""
-        return decoding.convert({**self.validated_data, "origin": origin}, RolloutRequest)
+        data = {**self.validated_data, "origin": origin}
+        activation = data.pop("activation")
+        if activation == Activation.FILES:
+            return decoding.convert({**data, "activation": Activation.FILES}, RolloutRequest)
+        return decoding.convert({**data, "ways": activation}, RolloutRequest)

@@ -12,7 +12,8 @@ from rest_framework import serializers
 from api.fields import StrictBooleanField, StrictFloatField, StrictIntegerField, StrictSerializer, moment
 from rollout.domain.retries import LONGEST_BACKOFF_SECONDS
 from rollout.domain.strategy import LONGEST_SETTLING_SECONDS, Amount, Gate, Offline, OnAbort, OnFailure, Strategy
-from rollout.messages import FailedCalls, Reason
+from rollout.domain.window import parse_window
+from rollout.messages import Activation, FailedCalls, Reason, Ways
 
 MAX_NODES = 10_000
 
@@ -21,6 +22,9 @@ MAX_WAVES = 100
 
 
 DAY_SECONDS = 86_400
+
+#: The wanted state, and how a server may come to it, as one word.
+ACTIVATIONS = [Activation.FILES.value, *(each.value for each in Ways)]
 
 
 def choices(words: type[StrEnum]) -> list[str]:
@@ -63,6 +67,13 @@ class MomentField(serializers.Field[Any, Any, Any, Any]):
 
     def to_representation(self, value: Any) -> Any:
         return value
+
+
+def _is_window(text: str) -> None:
+    try:
+        parse_window(text)
+    except ValueError as error:
+        raise serializers.ValidationError(str(error)) from error
 
 
 class RetriesSerializer(StrictSerializer):
@@ -134,6 +145,19 @@ class StrategySerializer(StrictSerializer):
         allow_blank=True,
         max_length=128,
         help_text="A label such as `zone`: nodes in progress, of any rollout, have one value of it at a time",
+    )
+    pause_seconds = StrictFloatField(
+        min_value=0.1,
+        max_value=60,
+        required=False,
+        help_text="Longest time for which the writes of a shard wait while a replica becomes the master, in seconds",
+    )
+    window = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=100,
+        validators=[_is_window],
+        help_text="A weekly window such as `Sat 01:00-05:00 Europe/Berlin`: outside of it, no server is restarted",
     )
     retries = RetriesSerializer(required=False)
     offline = serializers.ChoiceField(

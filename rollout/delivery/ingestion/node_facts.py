@@ -18,6 +18,7 @@ MOST_RESTARTS = 10
 #: They change with each heartbeat.
 _NUMBERS = ("uptime_seconds", "used_memory")
 _CONFLICT = "loadmodule_owner"
+_REFUSES_LOAD = "enable_module_command"
 
 
 def record_facts(heartbeats: Collection[Heartbeat], now: datetime) -> None:
@@ -40,6 +41,8 @@ _COLUMNS = (
     "warned",
     "include_seen",
     "has_conflict",
+    "refuses_load",
+    "maintenance",
     "run_id",
     "restarts",
     "third_restart_at",
@@ -55,6 +58,7 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
         row = NodeFacts(doctor=before.doctor, failed=before.failed, warned=before.warned)
         row.examined_at = before.examined_at
         row.has_conflict, row.include_seen = before.has_conflict, before.include_seen
+        row.refuses_load = before.refuses_load
     else:
         findings = doctor or ()
         row = NodeFacts(
@@ -63,11 +67,16 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
             failed=len(failed_checks(findings)) if findings else None,
             warned=sum(each.status == FindingStatus.WARN for each in findings) if findings else None,
             has_conflict=_CONFLICT in failed_checks(findings),
+            refuses_load=any(
+                each.check == _REFUSES_LOAD and each.status in {FindingStatus.FAIL, FindingStatus.WARN}
+                for each in findings
+            ),
             include_seen=server["include_seen"],
         )
     row.node, row.server, row.reported_at = heartbeat.node, server, now
     row.run_id = server["run_id"] or (before.run_id if before else "")
-    row.restarts = _restarts(server["run_id"], before, now)
+    row.restarts = _restarts(server, before, now)
+    row.maintenance = server["maintenance"]
     row.suspect = is_suspect(server, row.restarts)
     third = row.restarts[-LOOP_RESTARTS] if len(row.restarts) >= LOOP_RESTARTS else None
     row.third_restart_at = None if third is None else datetime.fromtimestamp(third, UTC)
@@ -79,10 +88,12 @@ def _as_stored(reported: object) -> Any:
     return msgspec.json.decode(msgspec.json.encode(reported))
 
 
-def _restarts(run_id: str, before: NodeFacts | None, now: datetime) -> list[float]:
+def _restarts(server: dict[str, Any], before: NodeFacts | None, now: datetime) -> list[float]:
+    """Return when the server was restarted, but not by its agent."""
     if before is None:
         return []
-    is_restart = run_id and before.run_id and run_id != before.run_id
+    run_id, former = server["run_id"], before.run_id
+    is_restart = run_id and former and run_id != former and former not in server["ended"]
     return [*before.restarts, now.timestamp()][-MOST_RESTARTS:] if is_restart else before.restarts
 
 

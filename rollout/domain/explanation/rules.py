@@ -25,6 +25,7 @@ class Rule(StrEnum):
     SHARD_ORDER = "shard_order"
     SHARD_BUSY = "shard_busy"
     HOST_BUSY = "host_busy"
+    WINDOW = "window"
     HEARTBEAT = "heartbeat"
     SERVER = "server"
     NODE_DEADLINE = "node_deadline"
@@ -65,6 +66,7 @@ RULES: Mapping[Rule, str] = {
     Rule.SHARD_ORDER: "A module is loaded on the replicas before their master, and leaves the master first.",
     Rule.SHARD_BUSY: "Two copies of a shard are never changed at the same time.",
     Rule.HOST_BUSY: "Two nodes on one host are never changed at the same time.",
+    Rule.WINDOW: "Servers are restarted only in the window {strategy.window}.",
     Rule.HEARTBEAT: "A server is changed only while its newest heartbeat is recent, and gets a module only while those of its replicas are.",
     Rule.SERVER: "A server is changed only while it is ready, and no server outside of the fleet would lose data by that. A "
     "node waits at most ready_deadline_seconds, {strategy.ready_deadline_seconds:g} s. Then it is skipped.",
@@ -102,6 +104,8 @@ RULE_OF_BLOCK: Mapping[Block, Rule] = {
     Block.SHARD_BUSY: Rule.SHARD_BUSY,
     Block.HOST_BUSY: Rule.HOST_BUSY,
     Block.DOMAIN_BUSY: Rule.DOMAIN,
+    Block.WINDOW: Rule.WINDOW,
+    Block.RESTART: Rule.SERVER,
 }
 RULE_OF_REASON: Mapping[Reason, Rule] = {
     Reason.UNMANAGED_REPLICA: Rule.SERVER,

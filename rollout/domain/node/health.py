@@ -9,6 +9,9 @@ DOCTOR_FAILED = "doctor_failed"
 NOT_EXAMINED = "not_examined"
 WOULD_NOT_START = "would_not_start"
 
+#: What `maintenance` says while an operation restarts the server.
+RESTART = "restart"
+
 #: A server restarts in a loop if its `run_id` has changed so many times within so many seconds.
 LOOP_RESTARTS = 3
 LOOP_SECONDS = 600.0
@@ -31,6 +34,8 @@ def degradation_of(heartbeat: Heartbeat, known: Degradation | None, *, joins: bo
     facts = heartbeat.facts
     if facts is None:
         return None
+    if facts.maintenance == RESTART:
+        return known  # its operation says how that ends
     if facts.problem:
         return Degradation(reason=facts.problem, message=facts.message)
     if facts.would_start == WouldStart.NO:

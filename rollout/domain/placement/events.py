@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from eventstore import event
-from rollout.messages import Action, Activation, Phase, Reason, Replication, ServerHealth
+from rollout.messages import Action, Activation, Phase, Reason, Replication, Restart, ServerHealth, Way
 
 
 def placement_stream(node: str, module: str) -> str:
@@ -44,6 +44,8 @@ class Intent:
     undoes: int | None = None
     #: The reconciler asked for the operation, so any rollout of a person supersedes it.
     yields: bool = False
+    #: How the server comes to load or unload the module.
+    way: Way = Way.LOAD
 
     @property
     def changes_server(self) -> bool:
@@ -150,7 +152,7 @@ class OperationFinished:
     `seconds`: how long the node worked, null if the node did not report it. `swap_seconds`: how long the node's server
     answered no client while it replaced one version by another, null if it replaced none. `answered`: the node reported
     this end; null in older logs. `health`: the server before the load and after it has settled, null if the operation loaded
-    nothing."""
+    nothing. `restart`: of the server, by the operation; null if there was none."""
 
     rollout: str
     node: str
@@ -162,6 +164,7 @@ class OperationFinished:
     swap_seconds: float | None = None
     answered: bool | None = None
     health: ServerHealth | None = None
+    restart: Restart | None = None
 
 
 @event("operation.reported_late.v1")

@@ -23,7 +23,7 @@ def record_late_report(state: PlacementState, report: Report) -> list[PlacementE
             rollout=report.rollout,
             node=report.node,
             module_name=report.module_name,
-            phase=final_phase(ended, report.phase),
+            phase=final_phase(ended, report.phase, report.reason),
             reason=report.reason,
             message=report.message,
         )

@@ -6,6 +6,8 @@ from rollout.messages import Action, Activation, Phase, Reason, Report
 
 #: Reasons to skip an operation that are a success: the node is already as the operation was to leave it.
 NOTHING_TO_DO = frozenset({Reason.ALREADY_INSTALLED, Reason.NOT_INSTALLED})
+#: Reasons for which an agent leaves a node as it was, and that is no failure.
+NOT_POSSIBLE = frozenset({Reason.FAILOVER_NOT_POSSIBLE, Reason.PRE_COMMAND_FAILED})
 
 
 def reported_outcome(live: Operation, report: Report) -> tuple[Phase, Reason | None, str]:
@@ -17,16 +19,20 @@ def reported_outcome(live: Operation, report: Report) -> tuple[Phase, Reason | N
     if report.phase == Phase.CANCELED and live.phase != Phase.CANCELING:
         message = f"{report.node} canceled the operation without a request. {report.message}".rstrip()
         return Phase.FAILED, Reason.AGENT_ERROR, message
-    if report.phase in {Phase.SUCCEEDED, Phase.SKIPPED} and (found := _contradiction(live, report)):
+    if _claims_success(report.phase, report.reason) and (found := _contradiction(live, report)):
         message = f"{report.node} reported a success, but {found}. {report.message}".rstrip()
         return Phase.FAILED, Reason.INVENTORY_MISMATCH, message
-    return final_phase(live, report.phase), report.reason, report.message
+    return final_phase(live, report.phase, report.reason), report.reason, report.message
 
 
-def final_phase(operation: Operation, reported: Phase) -> Phase:
-    """Return the phase of the operation for a final phase that its node reported."""
-    is_restored = operation.rollback and reported in {Phase.SUCCEEDED, Phase.SKIPPED}
-    return Phase.ROLLED_BACK if is_restored else reported
+def final_phase(operation: Operation, reported: Phase, reason: Reason | None) -> Phase:
+    """Return the phase of the operation for a final phase that its node reported, with its reason."""
+    return Phase.ROLLED_BACK if operation.rollback and _claims_success(reported, reason) else reported
+
+
+def _claims_success(reported: Phase, reason: Reason | None) -> bool:
+    """Return True if the node says that it is as the operation was to leave it."""
+    return reported == Phase.SUCCEEDED or (reported == Phase.SKIPPED and reason not in NOT_POSSIBLE)
 
 
 def _contradiction(live: Operation, report: Report) -> str:

@@ -18,7 +18,16 @@ from rollout.messages import REPORTED_PHASES, REPORTED_REASONS, RETURNING, RUNNI
 MOST_REJECTED = 10
 
 #: What may happen in a phase. The operation goes on.
-_NOTED = frozenset({Reason.LINK_DOWN, Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION})
+_NOTED = frozenset(
+    {
+        Reason.LINK_DOWN,
+        Reason.SERVER_HANGS,
+        Reason.SERVER_RESTARTED,
+        Reason.EXTERNAL_CONFIGURATION,
+        Reason.RESTART_REQUIRED,  # by a person
+        Reason.SERVER_NOT_READY,  # after its restart
+    }
+)
 #: A report never moves an operation back to an earlier phase.
 _ORDER = tuple(Phase)
 
@@ -105,6 +114,7 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 swap_seconds=report.swap_seconds,
                 answered=True,
                 health=report.health,
+                restart=report.restart,
             )
         ]
     is_returned = 0 < report.release <= live.returned  # it has arrived after the return

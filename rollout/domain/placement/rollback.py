@@ -74,6 +74,7 @@ def roll_back(state: PlacementState, command: RollBack) -> list[PlacementEvent]:
             wave=undone.wave,
             rollback=True,
             undoes=undoes,
+            way=undone.way,
         ),
     ]
 

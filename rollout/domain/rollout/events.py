@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from eventstore import event
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Activation, Reason
+from rollout.messages import Action, Activation, Reason, Ways
 
 
 def rollout_stream(uid: str) -> str:
@@ -94,7 +94,8 @@ class RolloutStarted:
     nodes this one retries. `rollback_of`: the finished rollout that this one rolls back, except on the nodes in
     `left_alone`. `purge`: after all nodes have succeeded, the module object and the artifact are deleted too.
     `even_if_used`: the module is removed even if its commands were called in the last 10 minutes. `adopt`: servers that have
-    loaded the same file from another path keep it, and their lines are taken over."""
+    loaded the same file from another path keep it, and their lines are taken over. `ways`, `may_interrupt`, `may_discard_data`:
+    how servers come to load the version, and which of them may be restarted for it."""
 
     rollout: str
     action: Action
@@ -113,6 +114,9 @@ class RolloutStarted:
     purge: bool = False
     even_if_used: bool = False
     adopt: bool = False
+    ways: Ways = Ways.LOAD
+    may_interrupt: bool = False
+    may_discard_data: bool = False
 
 
 @event("rollout.approved.v1")

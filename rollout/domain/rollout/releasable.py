@@ -7,11 +7,14 @@ from itertools import chain
 
 from rollout.domain.rollout.turns import BUSY, Block, Blocked, Fleet, Place, Turn, blocked, together
 from rollout.domain.strategy import Strategy
+from rollout.domain.window import parse_window
 from rollout.domain.words import counted
 from rollout.messages import Reason
 
 #: How often nodes are looked at again that wait for a heartbeat, or for operations of other rollouts, seconds.
 POLL_SECONDS = 1.0
+#: Waits that end with a heartbeat which changes no place, so it wakes no rollout: how often they are looked at again, seconds.
+LOOK_AGAIN_SECONDS = {Block.HEARTBEAT: POLL_SECONDS, Block.RESTART: 10.0}
 #: A wait that lasts is recorded again, with its duration, after so many seconds.
 NOTED_AGAIN_SECONDS = 600.0
 #: A wait for another reason is recorded after so many seconds: a server may change its reason with each heartbeat.
@@ -47,7 +50,8 @@ class Candidate:
     """A scheduled operation on a node that is online. `turn`: None if it does not change the server.
 
     `reason`, `message`, `waiting_since` and `noted_at`: the wait that was last recorded, since when it lasts, and when it was
-    recorded. `releases`: how often the attempt was released.
+    recorded. `releases`: how often the attempt was released. `restarts`: it may restart the server, also if the newest heartbeat
+    says that nothing is to do.
     """
 
     node: str
@@ -58,6 +62,7 @@ class Candidate:
     waiting_since: datetime | None = None
     noted_at: datetime | None = None
     releases: int = 0
+    restarts: bool = False
 
 
 @dataclass(slots=True)
@@ -92,6 +97,9 @@ class Releasable:
         for each in candidates:
             if self.is_full:
                 return
+            if block := self._closed(each):
+                self._note(each, block)
+                continue
             if each.turn is not None:
                 if block := blocked(each.turn, fleet) or self._returned(each, each.turn):
                     self._note(each, block)
@@ -117,13 +125,21 @@ class Releasable:
         self._show(block)
         if block.reason is not None:
             self._note_reason(candidate, block, block.reason)
-            if block.block == Block.HEARTBEAT:  # which changes no place, so it wakes no rollout
-                self._wake(self.now + timedelta(seconds=POLL_SECONDS))
+            if block.block in LOOK_AGAIN_SECONDS:
+                self._wake(self.now + timedelta(seconds=LOOK_AGAIN_SECONDS[block.block]))
             return
         self._keep_waiting(candidate)
         self.is_waiting |= block.block in BUSY or block.until is not None
         if block.block != Block.SHARD_ORDER:  # an operation of the same rollout, whose end leads to the next step
             self._wake(block.until or self.now + timedelta(seconds=POLL_SECONDS))
+
+    def _closed(self, candidate: Candidate) -> Blocked | None:
+        """Return that the window for restarts has not opened yet."""
+        window = self.strategy.window
+        if not candidate.restarts or not window or (until := parse_window(window).opens_at(self.now)) is None:
+            return None
+        text = f"the window {window}, which opens at {until:%Y-%m-%d %H:%M} UTC: the server of {candidate.node} is restarted"
+        return Blocked(node=candidate.node, block=Block.WINDOW, text=text, until=until)
 
     def _returned(self, candidate: Candidate, turn: Turn) -> Blocked | None:
         """Return what keeps a node back whose agent has returned the operation, although its heartbeats say that the server
@@ -138,7 +154,9 @@ class Releasable:
         until = turn.returned_at + _pause(candidate.releases)
         if until <= self.now:
             return None
-        text = f"the next release on {node}, because its agent has returned the last one"
+        text = f"the next release on {node}, because its agent has returned the last one: {candidate.message}".rstrip(
+            " .:"
+        )
         return Blocked(node=node, block=Block.SERVER, text=text, until=until)
 
     def _keep_waiting(self, candidate: Candidate) -> None:

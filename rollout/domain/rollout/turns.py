@@ -1,8 +1,8 @@
 """Whose turn it is in a shard, and what keeps a server from being changed now.
 
 An install or an upgrade goes to the replicas before their master; a removal and a downgrade go to the master first. So a
-master never sends its replicas a command that they lack. Only operations that change the server take turns
-(`Intent.changes_server`).
+master never sends its replicas a command that they lack. A restart always goes to the replicas first: then the master gives
+its role to one of them. Only operations that change the server take turns (`Intent.changes_server`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,6 +25,8 @@ class Block(StrEnum):
     SHARD_BUSY = "shard_busy"
     HOST_BUSY = "host_busy"
     DOMAIN_BUSY = "domain_busy"
+    WINDOW = "window"
+    RESTART = "restart"
 
 
 #: Operations of other rollouts, and late ones: the node can do nothing about them.
@@ -74,12 +76,13 @@ class Place:
 class Turn:
     """A scheduled operation that changes the server. `target`: the version that is loaded after it, None if none is.
 
-    `returned_at`: when the agent returned it, if it did.
+    `returned_at`: when the agent returned it, if it did. `restarts`: it restarts the server.
     """
 
     node: str
     target: int | None
     returned_at: datetime | None = None
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,7 @@ class Fleet:
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
     progress, of any rollout, or a late one. `stale`: the nodes whose newest facts are too old to act on. `silent`: those that
     have missed more heartbeats than one. `used`: the use of the module that the operation of a node would unload, on a copy of its
-    shard. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    shard. `unsafe`: why a node's server must not be restarted, as its operation would do, by what is known now. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
     the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
     names none does not leave the domain of another one."""
 
@@ -107,6 +110,7 @@ class Fleet:
     stale: Collection[str] = ()
     silent: Collection[str] = ()
     used: Mapping[str, Use] = field(default_factory=dict)
+    unsafe: Mapping[str, tuple[Reason, str]] = field(default_factory=dict)
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -136,7 +140,13 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
         text = f"the agent of {turn.node} to report the role of its server"
         return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
     # The server last: the time for which a node may wait for it begins when it is the node's turn otherwise.
-    return out_of_order(turn, place, fleet) or _others(turn, place, fleet) or _server(turn, place) or _used(turn, fleet)
+    return (
+        out_of_order(turn, place, fleet)
+        or _others(turn, place, fleet)
+        or _server(turn, place)
+        or _used(turn, fleet)
+        or _unsafe(turn, fleet)
+    )
 
 
 def together(place: Place, other: Place) -> Block | None:
@@ -149,10 +159,15 @@ def together(place: Place, other: Place) -> Block | None:
 
 
 def master_goes_first(turn: Turn, loaded: Mapping[str, int]) -> bool:
-    """Return True if the operation leaves the node with an older version than now, or with none: the master goes first.
+    """Return True if the operation leaves the node with an older version than now, or with none, without a restart: the
+    master goes first.
 
     `loaded`: the version that each node has loaded.
     """
+    return not turn.restarts and _is_less(turn, loaded)
+
+
+def _is_less(turn: Turn, loaded: Mapping[str, int]) -> bool:
     now = loaded.get(turn.node)
     return turn.target is None or (now is not None and now > turn.target)
 
@@ -164,6 +179,8 @@ def is_below(version: int | None, other: int | None) -> bool:
 
 def out_of_order(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     """Return what the order of the shard's copies has against the node's turn, None if nothing. For plans too."""
+    if turn.restarts and _is_less(turn, fleet.loaded):
+        return _replicas_to_less(turn, place, fleet)
     usual, reverse = _after_replicas, _after_master
     if master_goes_first(turn, fleet.loaded):
         usual, reverse = reverse, usual
@@ -185,6 +202,12 @@ def _after_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
     if lacking:
         return _lacks_module(turn, place, lacking)
+    return _unsure_replicas(turn, place, fleet)
+
+
+def _unsure_replicas(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Return that it is not known which replicas the node has, and what they have loaded."""
+    node = turn.node
     if place.contrary:
         replicas = some_of(place.contrary)
         text = (
@@ -228,8 +251,9 @@ def _lacks_module(turn: Turn, place: Place, lacking: Sequence[str]) -> Blocked:
     return Blocked(node=node, block=Block.SERVER, reason=reason, text=text)
 
 
-def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
-    node, unfinished = turn.node, fleet.unfinished
+def _unsure_master(turn: Turn, place: Place) -> Blocked | None:
+    """Return that it is not known what the master of the node has loaded."""
+    node = turn.node
     if place.unmanaged_master:
         text = f"{shown(place.unmanaged_master)}, the master of {node}, which is {_no_node(place)}"
         return Blocked(node=node, block=Block.SERVER, reason=Reason.UNMANAGED_MASTER, text=text)
@@ -242,12 +266,40 @@ def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
         )
         unsure = Blocked(node=node, block=Block.SERVER, reason=Reason.SERVER_NOT_READY, text=text)
         return _server(turn, place) or unsure
+    return None
+
+
+def _after_master(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    unfinished = fleet.unfinished
+    if block := _unsure_master(turn, place):
+        return block
     if never := [each for each in place.above if each in unfinished and is_below(turn.target, unfinished[each])]:
         return _has_module(turn, never)
     having = [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]
     if first := tuple(each for each in having if each in unfinished):
-        return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, its master", behind=first)
+        return Blocked(node=turn.node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, its master", behind=first)
     return _has_module(turn, having) if having else None
+
+
+def _replicas_to_less(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Of a removal or a downgrade by restarts. Both ends are the same: no copy keeps more than another one."""
+    node, unfinished = turn.node, fleet.unfinished
+    if block := _unsure_master(turn, place):
+        return block
+    more = [each for each in place.above if is_below(turn.target, fleet.loaded.get(each))]
+    if keeping := [each for each in more if each not in unfinished or is_below(turn.target, unfinished[each])]:
+        return _has_module(turn, keeping)
+    if unsafe := [each for each in more if each in fleet.unsafe]:
+        reason, words = fleet.unsafe[unsafe[0]]
+        text = f"{some_of(unsafe)}, its master, which has to follow. {words}".rstrip(".")
+        return Blocked(node=node, block=Block.RESTART, reason=reason, text=text)
+    if first := tuple(each for each in place.below if each in unfinished):
+        words = "its replica" if len(first) == 1 else "its replicas"
+        return Blocked(node=node, block=Block.SHARD_ORDER, text=f"{some_of(first)}, {words}", behind=first)
+    if having := [each for each in place.below if is_below(turn.target, fleet.loaded.get(each))]:
+        text = f"{some_of(having)}, a copy of {node}, which still has the module and would become the master"
+        return Blocked(node=node, block=Block.SHARD_ORDER, reason=Reason.MASTER_HAS_MODULE, text=text, is_unfit=True)
+    return _unsure_replicas(turn, place, fleet)
 
 
 def _has_module(turn: Turn, having: Sequence[str]) -> Blocked:
@@ -271,6 +323,15 @@ def _used(turn: Turn, fleet: Fleet) -> Blocked | None:
         return None
     text = f"its clients to stop. {used.text}".rstrip(".")
     return Blocked(node=turn.node, block=Block.SERVER, reason=Reason.IN_USE, text=text, is_unfit=used.is_certain)
+
+
+def _unsafe(turn: Turn, fleet: Fleet) -> Blocked | None:
+    """Return what a restart waits for since the plan: a failover may be undone, and a replica comes back."""
+    if (unsafe := fleet.unsafe.get(turn.node)) is None:
+        return None
+    reason, words = unsafe
+    text = f"a moment in which its server may be restarted. {words}".rstrip(".")
+    return Blocked(node=turn.node, block=Block.RESTART, reason=reason, text=text)
 
 
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
