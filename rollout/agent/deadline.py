@@ -1,7 +1,8 @@
 """The time that a step may take. Celery's `solo` pool ignores time limits, so every step checks its deadline."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rollout.agent.failure import CanceledError, Failure
 from rollout.messages import Reason
@@ -27,6 +28,15 @@ class Deadline:
         if left <= 0:
             raise Failure(Reason.NODE_DEADLINE, f"{self._step} took longer than {self._seconds:g} s on the node.")
         return left
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the clock: what the block waits for may take as long as it makes progress."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end += time.monotonic() - began
 
     def step(self, name: str, seconds: float) -> "Deadline":
         """Return the deadline of one step: `seconds` from now, but never later than this deadline."""

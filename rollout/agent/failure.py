@@ -35,6 +35,10 @@ class MustWaitError(Failure):
     """The server must not be changed now, and was not. This is not a failure, as long as the node can be restored."""
 
 
+class SkippedError(Failure):
+    """What the operation needs is not possible now. The node stays as it was, and nothing tries it again by itself."""
+
+
 def as_failure(error: Failure | OSError) -> Failure:
     """Return `error` with a reason: an error of the operating system means a full disk, or an I/O error."""
     if isinstance(error, Failure):

@@ -5,6 +5,7 @@ Each setting may come from a file instead, whose path is in `MODFLEET_<FIELD>_FI
 
 import dataclasses
 import difflib
+import json
 import re
 import ssl
 import typing
@@ -38,8 +39,15 @@ OperatingSystem = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9 ._-]{0,31}\Z
 Access = typing.Literal["observe", "load", "restart"]
 Persistence = typing.Literal["include", "rewrite", "external"]
 Scratch = typing.Literal["require", "warn", "off"]
+RestartWay = typing.Literal["shutdown", "systemd", "command", "external", "none"]
+FailoverWay = typing.Literal["none", "sentinel", "command", "cluster"]
+#: With a port, because that of Sentinel is not the default of the scheme.
+SentinelUrl = Annotated[str, Meta(pattern=r"^rediss?://([^@/]*@)?[^@/]+:\d{1,5}/?\Z")]
+ShardName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,128}\Z")]
 UnitName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,255}\Z")]
 Seconds = Annotated[float, Meta(gt=0)]
+#: A program with its arguments. No shell reads them.
+CommandWords = Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=1)]
 
 
 class SettingsError(AgentError):
@@ -96,6 +104,25 @@ class AgentSettings:
     server_log: Path | None = None
     #: systemd unit of the server, whose journal is read if the server has no log file that the agent can read.
     server_unit: UnitName = ""
+    #: How the agent restarts the server. `shutdown`: it calls SHUTDOWN, and what supervises the server starts it again.
+    #: `systemd`: it then starts the server's unit. `command`: it runs `restart_command`. `external`: a person or a tool restarts
+    #: the server, and the agent waits for that. `none`: it is never restarted. If not set: `shutdown`, but only if the server's unit is seen to start it again.
+    restart: RestartWay | None = None
+    #: Command that restarts the server, as a JSON list, such as `["docker", "restart", "redis"]`.
+    restart_command: CommandWords | None = None
+    #: Command that runs before the server is restarted, as a JSON list: it may take the server out of a load balancer, or stop
+    #: a backup. If it fails, the server is not restarted.
+    pre_command: CommandWords | None = None
+    #: Command that runs when the server serves again, also if the restart failed.
+    post_command: CommandWords | None = None
+    #: How a replica becomes the master before the server, a master, is restarted. `sentinel`: Sentinel does it. `command`: the
+    #: agent calls FAILOVER, in a shard that nothing watches. `cluster`: it calls CLUSTER FAILOVER at the replica. For the last
+    #: two, it connects to the replicas with the user and the password that it has for its own server. `none`: it does not.
+    failover: FailoverWay = "none"
+    #: URLs of the Sentinels, as a JSON list, such as `["redis://user:password@host:26379"]`. The first that answers is asked.
+    sentinel_urls: tuple[SentinelUrl, ...] = ()
+    #: Name of the shard in the Sentinels' configuration.
+    sentinel_master: ShardName = ""
     #: `require` that a module has loaded in a scratch server before it enters the live one, `warn` if it has not, or `off`.
     scratch: Scratch = "require"
     #: Program of the server for scratch servers. If not set: the one that the server names. Set it if the agent sees it at
@@ -138,6 +165,15 @@ def settings_from(environ: Mapping[str, str]) -> AgentSettings:
     }
     settings = AgentSettings(**values)
     _require_usable_certificates(settings)
+    if settings.restart == "command" and settings.restart_command is None:
+        raise SettingsError(f"{PREFIX}RESTART=command needs {PREFIX}RESTART_COMMAND.")
+    if settings.failover in {"sentinel", "command"} and settings.persistence == "include":
+        raise SettingsError(
+            f"{PREFIX}FAILOVER={settings.failover} needs {PREFIX}PERSISTENCE=rewrite: CONFIG REWRITE copies the lines of all modules "
+            "into the server's main file."
+        )
+    if settings.failover == "sentinel" and not (settings.sentinel_urls and settings.sentinel_master):
+        raise SettingsError(f"{PREFIX}FAILOVER=sentinel needs {PREFIX}SENTINEL_URLS and {PREFIX}SENTINEL_MASTER.")
     return settings
 
 
@@ -279,6 +315,13 @@ def _split(variable: str, text: str) -> Any:
             if any(not key or not equals for key, equals, _ in pairs):
                 raise SettingsError(f"{variable} is wrong: write it as `key=value,key2=value2`.")
             return {key.strip(): value.strip() for key, _, value in pairs}
+        case "RESTART_COMMAND" | "PRE_COMMAND" | "POST_COMMAND" | "SENTINEL_URLS":
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise SettingsError(
+                    f'{variable} is wrong: write it as a JSON list such as ["first", "second"].'
+                ) from error
         case _:
             return text
 

@@ -1,6 +1,7 @@
 """The agent's only Celery task: parse the command, carry it out, send the reports."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,15 +32,21 @@ def execute(command: Any = None, signed: Any = None) -> None:
         read = from_json(Command, command)
         of_request = {"request_id": read.correlation_id, "rollout": read.rollout}
         with about(**of_request, node=read.node, module_name=read.module_name):
-            last = runner.execute(read, report=announce)
-        if last and last.phase is Phase.SCHEDULED:
-            app.heartbeats.soon()  # with the state of the server for which the operation waits
+            last = runner.execute(read, report=partial(_announce, announce))
+        if last and (last.phase is Phase.SCHEDULED or last.restart):
+            app.heartbeats.soon()  # with the state of the server for which the operation waits, or which is in service again
     except UntrustedError as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - the traceback says nothing more
     except (msgspec.ValidationError, MalformedCommandError) as error:
         log.error("Dropped a command: %s", error)  # noqa: TRY400 - likewise
         if (refusal := _refusal(command, str(error))) is not None and refusal.node == runner.node.settings.node:
             announce(refusal)
+
+
+def _announce(announce: Announcer, report: Report) -> None:
+    announce(report)
+    if report.phase is Phase.RESTARTING:
+        app.heartbeats.soon()  # it says that the node is in maintenance
 
 
 def _refusal(command: Any, error: str) -> Report | None:

@@ -57,7 +57,10 @@ COMMANDS: dict[Level, tuple[str, ...]] = {
     Level.LOAD: ("module|load", "module|unload", "multi", "exec", "acl|list"),
     Level.RESTART: (
         "shutdown",
+        "config|get",
+        "config|rewrite",
         "failover",
+        "cluster|failover",
         "replicaof",
         "client|pause",
         "client|unpause",

@@ -5,7 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.agent.doctor import adoption, broker, configuration, control, execution, files, scratch, server, server_log
+from rollout.agent.doctor import (
+    adoption,
+    broker,
+    configuration,
+    control,
+    execution,
+    files,
+    restart,
+    scratch,
+    server,
+    server_log,
+)
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, unknown
 from rollout.agent.inspection.host_files import ROOT
@@ -71,6 +82,12 @@ CHECKS: tuple[Check, ...] = (
     Check("journal_dir", "The agent can write to `MODFLEET_JOURNAL_DIR`.", files.journal_dir),
     Check("scratch_server", "The agent can try modules in a scratch server.", scratch.scratch_server_runs),
     Check("start_check", "The server would start again with all its modules.", scratch.start_check),
+    Check("restart", "The agent can restart the server, or its settings say that it never does.", restart.restart),
+    Check(
+        "failover",
+        "A replica can become the master before a restart, or the settings say that none does.",
+        restart.failover,
+    ),
     Check("server_log", "The agent can read the server's log, if the settings name it.", server_log.server_log),
 )
 

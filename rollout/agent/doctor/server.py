@@ -97,9 +97,10 @@ def enable_module_command(host: Host) -> Outcome:
     with host.session() as session:
         value = _config_get(session, "enable-module-command") or _configured(host, "enable-module-command")
     said = f"`enable-module-command` is `{value}`" if value else "`enable-module-command` is off for this connection"
-    return failed(
-        f"The server refuses MODULE LOAD: {said}.",
-        "Set `enable-module-command local` and connect by a Unix socket or loopback, or set `yes`. Restart the server.",
+    return warned(
+        f"The server refuses MODULE LOAD: {said}. Its modules are changed by a restart only.",
+        "Set `enable-module-command local` and connect by a Unix socket or loopback, or set `yes`. Restart the server. Or let "
+        "the agent restart it: docs/howto/restarts.md.",
     )
 
 

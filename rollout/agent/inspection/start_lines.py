@@ -38,6 +38,7 @@ class OptionLine:
 class StartLines:
     """The lines, in the order in which a start reads them. `main` is the configuration file, empty if there is none.
 
+    `replicaof`: host and port of the master that the server follows after a start, empty for a master, None if it is not known.
     `problem`: why lines may be missing, one sentence; empty if all are known.
     """
 
@@ -45,6 +46,7 @@ class StartLines:
     lines: tuple[LoadLine, ...] = ()
     includes: tuple[str, ...] = ()
     options: tuple[OptionLine, ...] = ()
+    replicaof: tuple[str, ...] | None = None
     problem: str = ""
 
 
@@ -105,9 +107,10 @@ class StartReader:
 
     def _read(self, main: str) -> StartLines:
         view, arguments = self._view, self._process.arguments if self._process else None
-        given = _load_lines(from_arguments(arguments or ()))
+        options = from_arguments(arguments or ())
+        given = _load_lines(options)
         if not main:
-            return StartLines(lines=given)
+            return StartLines(lines=given, replicaof=None if arguments is None else _replicaof(options))
         if view is None:
             if self._run_id:
                 return StartLines(main=main, lines=given, problem="The server's file system is not visible.")
@@ -126,8 +129,15 @@ class StartReader:
                 for each in found.directives
                 if "." in each.words[0]
             ),
+            replicaof=None if name else _replicaof((*found.directives, *options)),
             problem=f"{name} cannot be read: {reason}." if name else "",
         )
+
+
+def _replicaof(directives: tuple[Directive, ...]) -> tuple[str, ...]:
+    """Return host and port in the last line `replicaof`, which counts. `no one` is a master."""
+    lines = [each.words[1:3] for each in directives if each.words[0] in {"replicaof", "slaveof"}]
+    return () if not lines or [word.lower() for word in lines[-1]] == ["no", "one"] else lines[-1]
 
 
 def _load_lines(directives: tuple[Directive, ...]) -> tuple[LoadLine, ...]:

@@ -1,5 +1,6 @@
 """The settings of the server's systemd service, and what they forbid."""
 
+import math
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,35 @@ UNIT_DIRECTORIES = (
 )
 #: Settings that systemd collects over all files. An empty value resets them. The last value of any other setting wins.
 LIST_SETTINGS = ("ExecPaths", "NoExecPaths", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecStart")
+#: How long a start and a stop may take. `systemctl show` calls them TimeoutStartUSec and TimeoutStopUSec.
+TIMEOUTS = ("TimeoutStartSec", "TimeoutStopSec")
+#: systemd's own limit of a start and of a stop, seconds: DefaultTimeoutStartSec.
+DEFAULT_TIMEOUT = 90.0
+_UNITS = {
+    "us": 1e-6,
+    "usec": 1e-6,
+    "ms": 1e-3,
+    "msec": 1e-3,
+    "": 1,
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "seconds": 1,
+    "m": 60,
+    "min": 60,
+    "minute": 60,
+    "minutes": 60,
+    "h": 3600,
+    "hr": 3600,
+    "hour": 3600,
+    "hours": 3600,
+    "d": 86400,
+    "day": 86400,
+    "days": 86400,
+    "w": 604800,
+    "week": 604800,
+    "weeks": 604800,
+}
 #: Limits of resources, by their names in getrlimit(2).
 LIMITS = {f"Limit{each}": f"RLIMIT_{each}" for each in ("AS", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")}
 #: Settings that only systemd itself can give to a process.
@@ -44,6 +74,7 @@ UNIT_SETTINGS = (
     "User",
     "Group",
     "Restart",
+    *TIMEOUTS,
     "UMask",
     "ProtectSystem",
     "ProtectHome",
@@ -102,6 +133,17 @@ def size_of(value: str) -> int | None:
     return int(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else None
 
 
+def time_limit(settings: Mapping[str, str], name: str) -> float:
+    """Return the limit of `TIMEOUTS` that the unit has, seconds, `inf` for none. Unreadable is as systemd's default."""
+    value = settings.get(name, "").strip()
+    if value in {"infinity", "0"}:
+        return math.inf
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value)
+    if not parts or any(unit not in _UNITS for _, unit in parts):
+        return DEFAULT_TIMEOUT
+    return sum(float(count) * _UNITS[unit] for count, unit in parts)
+
+
 def _longest(paths: str, path: str) -> int:
     """Return the length of the longest of `paths` that is `path` or above it, in parts; -1 if there is none."""
     above = [PurePosixPath(each) for each in listed_paths(paths)]
@@ -109,7 +151,7 @@ def _longest(paths: str, path: str) -> int:
 
 
 def _shown(unit: str) -> dict[str, str] | None:
-    words = ["systemctl", "show", f"--property={','.join((*UNIT_SETTINGS, 'LoadState'))}", "--", unit]
+    words = ["systemctl", "show", f"--property={','.join((*map(_shown_name, UNIT_SETTINGS), 'LoadState'))}", "--", unit]
     try:
         done = subprocess.run(  # noqa: S603 - a fixed program, and the unit's name after `--`
             words, capture_output=True, text=True, timeout=SYSTEMCTL_SECONDS, check=True
@@ -119,7 +161,14 @@ def _shown(unit: str) -> dict[str, str] | None:
     pairs = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     if pairs.pop("LoadState", "") != "loaded":
         return None
+    for name in TIMEOUTS:
+        pairs[name] = pairs.pop(_shown_name(name), "")
     return {key: value for key, value in pairs.items() if value}
+
+
+def _shown_name(setting: str) -> str:
+    """Return the name by which `systemctl show` prints a setting: it prints times in microseconds, or in words."""
+    return setting.replace("Sec", "USec") if setting in TIMEOUTS else setting
 
 
 def _from_files(unit: str, root: Path) -> dict[str, str] | None:

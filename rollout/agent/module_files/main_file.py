@@ -1,6 +1,7 @@
-"""Changes one line of the server's main configuration file, at its place."""
+"""Changes `loadmodule` lines of the server's main configuration file, each at its place."""
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from durable import remove_temporaries, replacing
@@ -11,21 +12,25 @@ from rollout.agent.inspection.start_lines import LoadLine
 from rollout.messages import Reason
 
 
-def replace_line(file: Path, line: LoadLine, text: str) -> None:
-    """Write `text` instead of `line`. The file keeps its owner and its rights.
+def change_lines(file: Path, changes: Mapping[LoadLine, str | None], added: Iterable[str] = ()) -> None:
+    """Write each text instead of its line, None for no line, and the `added` ones at the end, in one step. The file keeps
+    its owner and its rights.
 
-    Raises: `Failure` (persistence_conflict) if another hand has changed the line, `OSError`.
+    Raises: `Failure` (persistence_conflict) if another hand has changed one of the lines, `OSError`.
     """
     with open_regular(file) as opened:
         found, lines = os.fstat(opened.fileno()), opened.read().splitlines(keepends=True)
-    index = int(line.place.rpartition(":")[2]) - 1
-    written = lines[index].decode(errors="surrogateescape") if index < len(lines) else ""
-    words = split_words(written) or ()
-    changed = Failure(Reason.PERSISTENCE_CONFLICT, f"{line.place} was changed at the same time. Retry.")
-    if tuple(words[1:]) != (line.path, *line.args):
-        raise changed
-    end = lines[index][len(lines[index].rstrip(b"\r\n")) :]
-    lines[index] = text.encode(errors="surrogateescape") + end
+    for line, text in changes.items():
+        index = int(line.place.rpartition(":")[2]) - 1
+        written = lines[index].decode(errors="surrogateescape") if index < len(lines) else ""
+        if tuple((split_words(written) or ())[1:]) != (line.path, *line.args):
+            raise _changed(line.place)
+        end = lines[index][len(lines[index].rstrip(b"\r\n")) :]
+        lines[index] = b"" if text is None else _bytes(text) + end
+    added = list(added)
+    if added and lines and not lines[-1].endswith(b"\n"):
+        lines.append(b"\n")
+    lines += [_bytes(text) + b"\n" for text in added]
     remove_temporaries(file)  # of an agent that was killed here: the file may contain passwords
     with replacing(file, mode=found.st_mode & 0o7777) as new:
         os.fchown(new.fileno(), found.st_uid, found.st_gid)
@@ -34,7 +39,15 @@ def replace_line(file: Path, line: LoadLine, text: str) -> None:
         os.fsync(new.fileno())
         # CONFIG REWRITE, for example at a failover by Sentinel, may have replaced the file while ours went to the disk.
         if _identity(file.stat()) != _identity(found):
-            raise changed
+            raise _changed(str(file))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _changed(what: str) -> Failure:
+    return Failure(Reason.PERSISTENCE_CONFLICT, f"{what} was changed at the same time. Retry.")
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int]:

@@ -23,9 +23,11 @@ from rollout.agent.node.examinations import Examination, Examinations
 from rollout.agent.node.foreign_files import ForeignFiles
 from rollout.agent.node.heartbeat_limit import within_limit
 from rollout.agent.node.journal import Journal
+from rollout.agent.node.maintenance import Maintenance
 from rollout.agent.node.persistence import Persistence
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.node.take_over import TakeOver, take_over
+from rollout.agent.restart.supervision import Supervision, supervision_of
 from rollout.agent.scratch.start import StartResult
 from rollout.agent.server.adoptions import Adoptions
 from rollout.agent.server.call_history import CallHistory
@@ -71,6 +73,9 @@ MOST_OTHERS = 64
 #: and the answer to the next heartbeat, it is 10 s: so soon a heartbeat says that the server hangs.
 PING_SECONDS = 2.5
 
+#: How the server is restarted is looked up again after so many seconds.
+SUPERVISION_SECONDS = 60.0
+
 log = logging.getLogger(__name__)
 
 #: The agent's release; empty if it is not installed as a package.
@@ -98,6 +103,9 @@ class Node:
         self.journal = Journal(settings.journal_dir)
         self.digests = Digests()
         self.persistence = Persistence(settings, self.module_store, self.server, self.adoptions)
+        self.maintenance = Maintenance(
+            settings, self.server, self.journal, self.persistence, self.module_store, self.facts
+        )
         self._foreign_files = ForeignFiles()
         self._watch = ConfigurationWatch(self.persistence, settings.journal_dir)
         #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
@@ -124,6 +132,8 @@ class Node:
         self.incarnation = uuid.uuid4().hex
         self._counter = self._sequence = 0
         self._count_lock = threading.Lock()
+        self._supervision: Supervision | None = None
+        self._supervision_key, self._supervision_until = "", 0.0
 
     def is_current(self, loaded: LoadedModule, run_id: str, module_name: str, version: int) -> bool:
         """Return True if the server process `run_id` has the files of the version's directory in memory."""
@@ -219,6 +229,8 @@ class Node:
         # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
         examined = None if hello else self._examined(state, changes)
         no_findings = None if self._examinations else ()
+        found = self._supervised()
+        self.maintenance.look(state)
         known = self._last_facts
         doctor = examined.findings if examined else no_findings
         heartbeat = Heartbeat(
@@ -248,6 +260,11 @@ class Node:
                 state,
                 include_seen=self._include_seen(doctor),
                 persistence=settings.persistence,
+                restart=found.way,
+                failover=settings.failover,
+                restart_problem=storable(found.refusal)[:1000],
+                maintenance=self.maintenance.word(),
+                ended=tuple(self.maintenance.ended),
                 to_do=storable(" ".join(dict(self.todo).values()))[:1000],
                 configuration_changes=changes,
                 modules=self._with_origins(state),
@@ -256,6 +273,14 @@ class Node:
             examined_seconds_ago=min(examined.seconds_ago, 86_400.0) if examined else None,
         )
         return within_limit(heartbeat)
+
+    def _supervised(self) -> Supervision:
+        """Return how the server is restarted. systemd is asked once a minute, and again when the server was restarted."""
+        key, now = self._info.get("run_id", ""), time.monotonic()
+        if self._supervision is None or (key and (key != self._supervision_key or now > self._supervision_until)):
+            self._supervision = supervision_of(self.settings, self._info)
+            self._supervision_key, self._supervision_until = key, now + SUPERVISION_SECONDS
+        return self._supervision
 
     def _examined(self, state: ServerState, changes: tuple[ConfigurationChange, ...]) -> Examination | None:
         if self._examinations is None:

@@ -17,7 +17,7 @@ from rollout.agent.failure import Failure
 from rollout.agent.inspection.host_files import ROOT, on_host
 from rollout.agent.inspection.start_lines import LoadLine, OptionLine, StartLines, StartReader
 from rollout.agent.module_files.include import IncludeFile, load_line
-from rollout.agent.module_files.main_file import replace_line
+from rollout.agent.module_files.main_file import change_lines
 from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.node.beside_sentinel import refuse_beside_sentinel
 from rollout.agent.node.config_rewrite import ConfigRewrite, refuse_quotes
@@ -117,8 +117,71 @@ class Persistence:
                     PurePosixPath(module.path).parent.parent, PurePosixPath(module.path), module.args
                 )
                 return
-            replace_line(self.on_agent(line.file), line, load_line(module.path, line.args))
+            change_lines(self.on_agent(line.file), {line: load_line(module.path, line.args)})
             self.written = self.read_as_written()
+
+    def switch(
+        self, module_directory: PurePosixPath, module: LoadedModule | None, order: Sequence[PurePosixPath] = ()
+    ) -> None:
+        """Make the next start load `module`, which the server need not have loaded, and nothing else below `module_directory`.
+        None: make it load nothing there. `order`: as in `remember`.
+
+        In the main file, the agent changes the line itself: CONFIG REWRITE writes only what is loaded.
+        """
+        with self.lock:
+            written = self.read_as_written()
+            start = self._with_adopted(written)
+            if not self._is_in_main(start, module_directory):
+                if module is None:
+                    self._include.forget(module_directory)
+                else:
+                    self._include.remember(module_directory, PurePosixPath(module.path), module.args, order)
+                return
+            lines = [
+                line
+                for line, now in zip(written.lines, start.lines, strict=True)
+                if now.file == start.main and now.is_below(module_directory)
+            ]
+            text = load_line(module.path, module.args) if module else None
+            changes: dict[LoadLine, str | None] = dict.fromkeys(lines)
+            if lines:
+                changes[lines[0]] = text
+            change_lines(self.on_agent(start.main), changes, [text] if text and not lines else [])
+            self.written = self.read_as_written()
+
+    def next_load(self, module_directory: PurePosixPath, name: str, version: int) -> LoadedModule | None:
+        """Return what the next start loads below the directory, None if nothing. `name` and `version`: of what is there."""
+        line = next((each for each in self.read().lines if each.is_below(module_directory)), None)
+        return None if line is None else LoadedModule(name=name, version=version, path=line.path, args=line.args)
+
+    def prepare_switch(
+        self, module_directory: PurePosixPath, args: Iterable[str] = (), order: Sequence[PurePosixPath] = ()
+    ) -> None:
+        """Check that `switch` can write the module's line, before the server is stopped."""
+        with self.lock:
+            start = self._check_line(module_directory, args, order)
+            if start.problem:
+                raise Failure(
+                    Reason.PERSISTENCE_FAILED, f"It is not known what the server loads at its start: {start.problem}"
+                )
+            if self._is_in_main(start, module_directory) and not self.may_replace(start.main):
+                raise Failure(
+                    Reason.PERSISTENCE_FAILED,
+                    f"The agent cannot change {start.main}. Let the agent's user own the file and write to its directory, or "
+                    "see docs/howto/restarts.md.",
+                )
+
+    def may_replace(self, file: str) -> bool:
+        """Return True if this process may write another file in its place, with the same owner.
+
+        The server names its main file. As root, the agent changes no file of another user than the server's.
+        """
+        path, user = self.on_agent(file), os.geteuid() or self.reader.uid
+        try:
+            is_owner = bool(file) and path.lstat().st_uid == user
+        except OSError:
+            return False
+        return is_owner and not path.is_symlink() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
     def on_agent(self, path: str) -> Path:
         """Return where the agent sees a file that the server names."""
@@ -168,16 +231,23 @@ class Persistence:
         `args`: those of the new line. `order`: the directories of the modules that need or are needed.
         """
         with self.lock:
-            start = self.read()
-            self._config_rewrite.keep_order([each.name for each in order])
-            self._refuse_foreign_lines(start, module_directory)
-            if not self._is_in_main(start, module_directory):
-                self._refuse_beside_sentinel()
-                return
-            if self.owner == "rewrite":
-                self._config_rewrite.refuse_related(module_directory.name)
-            refuse_quotes(module_directory.name, args)
-            self._rewrite()
+            if self._is_in_main(self._check_line(module_directory, args, order), module_directory):
+                self._rewrite()
+
+    def _check_line(
+        self, module_directory: PurePosixPath, args: Iterable[str], order: Sequence[PurePosixPath]
+    ) -> StartLines:
+        """Check that a line of the module would be read as it is meant, also after CONFIG REWRITE. Return the lines now."""
+        start = self.read()
+        self._config_rewrite.keep_order([each.name for each in order])
+        self._refuse_foreign_lines(start, module_directory)
+        if not self._is_in_main(start, module_directory):
+            self._refuse_beside_sentinel()
+            return start
+        if self.owner == "rewrite":
+            self._config_rewrite.refuse_related(module_directory.name)
+        refuse_quotes(module_directory.name, args)
+        return start
 
     def refuse_new_line(self, module_directory: PurePosixPath) -> None:
         """Raises: `Failure` (persistence_conflict, permission_denied) if our include file gets the module's line, and a

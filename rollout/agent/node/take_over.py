@@ -1,6 +1,5 @@
 """What an adoption would do with the line of a module that Modfleet did not install."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ def take_over(persistence: Persistence, start: StartLines, name: str, path: str)
         place=lines[0].place if lines else "",
         line=lines[0] if lines else None,
         obstacle=_obstacle(persistence, start, lines),
-        by_person=persistence.is_external or any(not _may_replace(persistence, each) for each in lines),
+        by_person=persistence.is_external or any(not persistence.may_replace(each.file) for each in lines),
     )
 
 
@@ -55,16 +54,3 @@ def _obstacle(persistence: Persistence, start: StartLines, lines: Sequence[LoadL
     if line.file != start.main and not persistence.is_ours(line):
         return f"The line is in {line.file}. Modfleet changes only its own file and the main file {start.main}."
     return ""
-
-
-def _may_replace(persistence: Persistence, line: LoadLine) -> bool:
-    """Return True if this process may write another file in its place, with the same owner.
-
-    The server names its main file. As root, the agent changes no file of another user than the server's.
-    """
-    file, user = persistence.on_agent(line.file), os.geteuid() or persistence.reader.uid
-    try:
-        is_owner = bool(line.file) and file.lstat().st_uid == user
-    except OSError:
-        return False
-    return is_owner and not file.is_symlink() and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)

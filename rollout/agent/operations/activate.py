@@ -39,7 +39,7 @@ from rollout.agent.server.session import (
     Session,
 )
 from rollout.agent.server.swap import load, swap
-from rollout.messages import Command, Package, Phase, Reason, ScratchLoad
+from rollout.messages import Command, Package, Phase, Reason, Restart, ScratchLoad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +53,18 @@ class Activated:
     swap_seconds: float | None = None
     message: str = ""
     scratch: ScratchLoad | None = None
+    restart: Restart | None = None
 
 
-def activate(operation: Operation, package: Package) -> Activated:
-    """Load, probe and settle the version, and add it to the include file.
+NOTHING_DONE = Activated(has_loaded=False)
+
+
+def activate(operation: Operation, package: Package, done: Activated = NOTHING_DONE) -> Activated:
+    """Load, probe and settle the version, and add it to the include file. `done`: by a restart before.
 
     Raises: `Failure`. Then `undo` reverts what was changed in the server.
     """
-    module = _module_to_load(operation, package)
-    done = Activated(has_loaded=False)
+    module = module_to_load(operation, package)
     while True:
         try:
             done = _activate(operation, package, module, done)
@@ -78,15 +81,15 @@ def activate(operation: Operation, package: Package) -> Activated:
 
 def _activate(operation: Operation, package: Package, module: LoadedModule, done: Activated) -> Activated:
     """Load the module if the server does not have it, probe it, and let the server settle. `done`: before a restart."""
-    facts = _observed(operation)
-    is_loaded = any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules)
+    facts = observed(operation)
+    is_loaded = has_loaded(operation, facts, module)
     if not is_loaded:
         operation.report(Phase.LOADING)
         refuse_unless_it_repairs(operation, module)
     if operation.node.persistence.is_external:
         done = replace(done, has_loaded=done.has_loaded or not is_loaded)
         if not is_loaded:
-            done = replace(done, scratch=_try(operation, package, module, facts))
+            done = replace(done, scratch=try_first(operation, package, module, facts))
         facts = wait_for_load(operation, module)
     elif not is_loaded:
         done = _load(operation, package, module, facts)
@@ -123,7 +126,7 @@ def reported_as_crash(operation: Operation) -> Iterator[None]:
         raise silent(operation, error) from error
 
 
-def _module_to_load(operation: Operation, package: Package) -> LoadedModule:
+def module_to_load(operation: Operation, package: Package) -> LoadedModule:
     return LoadedModule(
         name=operation.command.module_name,
         version=operation.command.version,
@@ -141,7 +144,13 @@ def _args(command: Command) -> tuple[str, ...]:
         raise Failure(Reason.LOAD_FAILED, f"The module's command_line_args cannot be split: {error}.") from error
 
 
-def _observed(operation: Operation) -> ServerFacts:
+def has_loaded(operation: Operation, facts: ServerFacts, module: LoadedModule) -> bool:
+    """Return True if the server has the files and the arguments of `module` in memory."""
+    return any(operation.is_current(each, facts.run_id) and each.args == module.args for each in facts.modules)
+
+
+def observed(operation: Operation) -> ServerFacts:
+    """Return the state of the server. Raises: `Failure`, also if its module of this name is foreign."""
     seconds = operation.deadline.step("Reading the server's state", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
         try:
@@ -153,7 +162,7 @@ def _observed(operation: Operation) -> ServerFacts:
     return facts
 
 
-def _try(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> ScratchLoad | None:
+def try_first(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> ScratchLoad | None:
     """Check the file, and load it into a scratch server. Raises: `Failure`."""
     # A truncated .so kills the server at MODULE LOAD (SIGBUS), so it is read again; before the swap, because it takes long.
     expected = next(member.sha256 for member in package.members if member.path == package.module_file)
@@ -163,7 +172,7 @@ def _try(operation: Operation, package: Package, module: LoadedModule, facts: Se
 
 
 def _load(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts) -> Activated:
-    scratch = _try(operation, package, module, facts)
+    scratch = try_first(operation, package, module, facts)
     operation.node.persistence.prepare(operation.server_target.parent, module.args, operation.load_order)
     loaded = next((each for each in facts.modules if each.name == module.name), None)
     seconds = operation.deadline.step("Loading", LOAD_SECONDS).remaining()

@@ -57,6 +57,19 @@ def wait_for_unload(operation: Operation) -> None:
         _wait(operation, is_away, needed)
 
 
+def wait_for_restart(operation: Operation, run_id: str) -> None:
+    """Wait until another process than `run_id` serves. Raises: `Failure` (restart_required) at the deadline of the operation."""
+    name = f"{operation.command.module_name} {operation.command.version}"
+    needed = f"Restart the server: its configuration loads {name} at the next start."
+    with _shown(operation, needed, Reason.RESTART_REQUIRED):
+        try:
+            _wait(operation, lambda facts: facts.run_id != run_id, needed)
+        except CanceledError:
+            raise
+        except Failure as failure:
+            raise Failure(Reason.RESTART_REQUIRED, f"The server was not restarted in time. {needed}") from failure
+
+
 def wait_for_line(operation: Operation, is_done: Callable[[ServerFacts], bool], needed: str) -> ServerFacts:
     """Wait until `is_done`, and return the state of the server then. `needed`: what a person must do.
 
@@ -67,15 +80,16 @@ def wait_for_line(operation: Operation, is_done: Callable[[ServerFacts], bool], 
 
 
 @contextmanager
-def _shown(operation: Operation, needed: str) -> Iterator[None]:
+def _shown(operation: Operation, needed: str, reason: Reason = Reason.EXTERNAL_CONFIGURATION) -> Iterator[None]:
     """Show what a person must do in a report and in each heartbeat, until it is done or the operation is canceled."""
     todo, name = operation.node.todo, operation.command.module_name
     todo[name] = needed
-    operation.note(Reason.EXTERNAL_CONFIGURATION, needed)
+    operation.note(reason, needed)
     try:
         yield
-    except CanceledError:
-        todo.pop(name, None)
+    except Failure as failure:
+        if isinstance(failure, CanceledError) or reason is Reason.RESTART_REQUIRED:
+            todo.pop(name, None)
         raise
     todo.pop(name, None)
 

@@ -12,10 +12,11 @@ from rollout.agent.operations.activate import Activated, activate, refuse_foreig
 from rollout.agent.operations.last_check import refuse_unless_it_repairs
 from rollout.agent.operations.operation import FETCH_SECONDS, VERIFY_SECONDS, Operation, Outcome
 from rollout.agent.operations.remove import deactivate, is_here, is_loaded, take_away
+from rollout.agent.operations.restart import restart
 from rollout.agent.operations.undo import undone
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.session import RefusedError
-from rollout.messages import Activation, Package, Phase, Reason
+from rollout.messages import Activation, Package, Phase, Reason, Way
 
 
 def install(operation: Operation, package: Package) -> Outcome:
@@ -33,7 +34,7 @@ def install(operation: Operation, package: Package) -> Outcome:
             refuse_foreign(operation, operation.facts.modules)
         changed = put_in_place(operation, package)
         if is_loading:
-            done = activate(operation, package)
+            done = restart(operation, package) if command.way is Way.RESTART else activate(operation, package)
             changed |= done.has_loaded
         elif command.undoes is not None:
             operation.report(Phase.REMOVING)
@@ -52,7 +53,7 @@ def install(operation: Operation, package: Package) -> Outcome:
     if command.undoes is not None and command.undoes != command.version:
         changed |= _take_back(operation, command.undoes)
     if changed or operation.resumed:
-        return Outcome(swap_seconds=done.swap_seconds, message=done.message, scratch=done.scratch)
+        return Outcome(swap_seconds=done.swap_seconds, message=done.message, scratch=done.scratch, restart=done.restart)
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 

@@ -4,6 +4,7 @@ from rollout.agent.failure import Failure, MustWaitError
 from rollout.agent.node.node import Node
 from rollout.agent.node.start_checks import ModuleLine, start_after
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation
+from rollout.agent.scratch.start import StartResult
 from rollout.agent.server.session import LoadedModule, ServerLoadingError, ServerLostError, ServerSilentError, Session
 from rollout.messages import Command, Reason, WouldStart
 from rollout.readiness import what_changed, why_not_ready
@@ -34,14 +35,9 @@ def refuse_unless_it_repairs(operation: Operation, module: LoadedModule | None) 
 
     `module`: what a start loads after the change, None if it loads no version of the module. The files are in place.
     """
-    node = operation.node
-    if not node.would_not_start:
+    if not operation.node.would_not_start:
         return
-    seconds = operation.deadline.step("Reading the server's state", UNLOAD_SECONDS).remaining()
-    with node.server.session(seconds) as session:
-        info, modules = session.info("server"), session.modules()
-    found = start_after(node.settings, info, modules, _line_after(operation, module))
-    operation.deadline.remaining()
+    found = start_with(operation, module)
     if found.result is WouldStart.YES:
         operation.watch.repaired_start = found
         return
@@ -51,6 +47,16 @@ def refuse_unless_it_repairs(operation: Operation, module: LoadedModule | None) 
         f"The server would not start again, and it {after} after this change either: {found.reason} Correct the server's "
         "configuration, or first remove or roll back the module that stops the start.",
     )
+
+
+def start_with(operation: Operation, module: LoadedModule | None) -> StartResult:
+    """Return if a start of the server with `module` would succeed, as a scratch server shows it."""
+    seconds = operation.deadline.step("Reading the server's state", UNLOAD_SECONDS).remaining()
+    with operation.node.server.session(seconds) as session:
+        info, modules = session.info("server"), session.modules()
+    found = start_after(operation.node.settings, info, modules, _line_after(operation, module))
+    operation.deadline.remaining()
+    return found
 
 
 def _line_after(operation: Operation, module: LoadedModule | None) -> ModuleLine:

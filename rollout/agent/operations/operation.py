@@ -12,7 +12,7 @@ from rollout.agent.scratch.successes import Successes
 from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason, ScratchLoad, ServerHealth, any_known
+from rollout.messages import Command, Phase, Reason, Restart, ScratchLoad, ServerHealth, any_known
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
@@ -32,6 +32,7 @@ class Outcome:
     server_log: tuple[str, ...] = ()
     health: ServerHealth | None = None
     scratch: ScratchLoad | None = None
+    restart: Restart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

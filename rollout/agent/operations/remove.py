@@ -5,16 +5,19 @@ An unload that would hurt clients or data is refused before anything is changed.
 
 from contextlib import nullcontext
 
-from rollout.agent.failure import Failure
+from rollout.agent.failure import Failure, as_failure
 from rollout.agent.operations.activate import refuse_foreign, reported_as_crash
 from rollout.agent.operations.aof_rewrite import rewrite, unload_and_rewrite, writes_to_aof
 from rollout.agent.operations.external import wait_for_unload
 from rollout.agent.operations.last_check import refuse_to_change, refuse_unless_it_repairs
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
+from rollout.agent.operations.restart import restart_without
 from rollout.agent.operations.safe_removal import references, refuse_unsafe
-from rollout.agent.server.session import LoadedModule, Session
+from rollout.agent.operations.undo import undone
+from rollout.agent.server.causes import refusal
+from rollout.agent.server.session import LoadedModule, RefusedError, Session
 from rollout.agent.server.swap import unload
-from rollout.messages import Phase, Reason
+from rollout.messages import Phase, Reason, Way
 
 
 def remove(operation: Operation) -> Outcome:
@@ -31,7 +34,7 @@ def remove(operation: Operation) -> Outcome:
     operation.report(Phase.REMOVING)
     if not operation.resumed:
         refuse_unless_it_repairs(operation, None)
-    return Outcome(message=take_away(operation))
+    return take_away(operation)
 
 
 def is_here(operation: Operation) -> bool:
@@ -44,32 +47,35 @@ def is_loaded(operation: Operation) -> bool:
     return any(operation.is_at_target(each) for each in (operation.facts.modules if operation.facts else ()))
 
 
-def take_away(operation: Operation) -> str:
-    """Remove the version as `remove` does. Return what still refers to it, in words.
-
-    Raises: `Failure`. If the server refuses, nothing is changed.
-    """
-    words = deactivate(operation)
+def take_away(operation: Operation) -> Outcome:
+    """Remove the version as `remove` does. Raises: `Failure`. If the server refuses, nothing is changed."""
+    try:
+        outcome = deactivate(operation)
+    except (Failure, RefusedError, OSError) as error:
+        if operation.node.maintenance.held.of(operation.command):
+            failure = refusal(error) if isinstance(error, RefusedError) else as_failure(error)
+            raise undone(operation, failure) from error
+        raise
     operation.node.module_store.drop(operation.command.module_name, operation.command.version)
-    return words
+    return outcome
 
 
-def deactivate(operation: Operation) -> str:
-    """Unload the version, also for the next start. Its files stay. Return what still refers to it, in words.
+def deactivate(operation: Operation) -> Outcome:
+    """Unload the version, also for the next start. Its files stay. The message says what still refers to it.
 
     Raises: `Failure`.
     """
     if operation.node.persistence.is_external:
-        words = _refuse_unsafe_line(operation)
+        outcome = Outcome(message=_refuse_unsafe_line(operation))
         wait_for_unload(operation)
         operation.commit()
     else:
-        words = _unload_if_loaded(operation)
+        outcome = _unload_if_loaded(operation)
     # First the line, then the files: a server whose configuration loads a missing file does not start.
     operation.node.persistence.forget(operation.server_target)
     operation.node.adoptions.forget(operation.command.module_name)
     operation.node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
-    return words
+    return outcome
 
 
 def _refuse_unsafe_line(operation: Operation) -> str:
@@ -90,7 +96,10 @@ def _loaded(operation: Operation, session: Session) -> LoadedModule | None:
     return next((each for each in session.modules() if operation.is_at_target(each)), None)
 
 
-def _unload_if_loaded(operation: Operation) -> str:
+def _unload_if_loaded(operation: Operation) -> Outcome:
+    is_restarting = operation.node.maintenance.held.of(operation.command) is not None
+    if is_restarting:  # an agent was killed meanwhile
+        return restart_without(operation, None)
     seconds = operation.deadline.step("Unloading", UNLOAD_SECONDS).remaining()
     with operation.node.server.session(seconds) as session:
         loaded = _loaded(operation, session)
@@ -98,19 +107,21 @@ def _unload_if_loaded(operation: Operation) -> str:
             if operation.resumed and operation.node.persistence.names(operation.server_target) and session.writes_aof():
                 rewrite(operation, session)  # the agent may have died between the unload and the end of the rewrite
             operation.commit()
-            return ""
+            return Outcome()
         if not operation.command.may_unload:
             raise Failure(
                 Reason.UNLOAD_REFUSED,
                 f"The server has loaded {loaded.name} {loaded.version}, and no person has started this removal. To unload it, "
                 "start a rollout.",
             )
-        refuse_to_change(operation.node, operation.command, session)
-        refuse_unsafe(operation, loaded)
-        words = references(session, loaded)
-        operation.node.persistence.prepare_removal(operation.server_target.parent)
-        _unload(operation, session, loaded)
-        return words
+        if operation.command.way is Way.LOAD:
+            refuse_to_change(operation.node, operation.command, session)
+            refuse_unsafe(operation, loaded)
+            words = references(session, loaded)
+            operation.node.persistence.prepare_removal(operation.server_target.parent)
+            _unload(operation, session, loaded)
+            return Outcome(message=words)
+    return restart_without(operation, loaded)
 
 
 def _unload(operation: Operation, session: Session, loaded: LoadedModule) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from rollout.agent.control_plane.trust import Trust
 from rollout.agent.deadline import LONGEST_OPERATION, Deadline
-from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, MustWaitError, as_failure
+from rollout.agent.failure import CanceledError, Failure, MalformedCommandError, MustWaitError, SkippedError, as_failure
 from rollout.agent.node.examinations import Examinations
 from rollout.agent.node.journal import Before, Entry
 from rollout.agent.node.node import Node
@@ -36,7 +36,7 @@ Send = Callable[[Report], None]
 _Identity = tuple[str, str, int, int]
 
 #: Reasons whose cause only the server's log tells.
-_TOLD_BY_LOG = frozenset({Reason.LOAD_FAILED, Reason.UNLOAD_REFUSED, Reason.SERVER_CRASHED})
+_TOLD_BY_LOG = frozenset({Reason.LOAD_FAILED, Reason.UNLOAD_REFUSED, Reason.SERVER_CRASHED, Reason.RESTART_FAILED})
 
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,128}")
 
@@ -69,6 +69,7 @@ class Runner:
             self._recover()
 
     def _recover(self) -> None:
+        self.node.maintenance.settle_failover()  # first: clients wait
         self.node.journal.sweep()
         self.node.persistence.ensure()
         for module in [each for each in self.node.module_store.root.iterdir() if each.is_dir()]:
@@ -218,7 +219,7 @@ class Runner:
             # An operation of a crashed agent is undone even while the server is away: at least its files.
             if unfinished is None:
                 return _failed(CanceledError()), begun
-        elif unreachable and _needs_server(command):
+        elif unreachable and _needs_server(command) and not (resumed and self.node.maintenance.held.of(command)):
             return _failed((None if resumed else self._must_wait(command)) or unreachable), begun
         deadline = Deadline(min(command.deadline_seconds, LONGEST_OPERATION), is_given_up=is_given_up)
         operation = Operation(
@@ -387,6 +388,8 @@ def _failed(failure: Failure) -> Outcome:
         phase = Phase.CANCELED
     elif isinstance(failure, MustWaitError):
         phase = Phase.SCHEDULED
+    elif isinstance(failure, SkippedError):
+        phase = Phase.SKIPPED
     return Outcome(phase=phase, reason=failure.reason, message=failure.message)
 
 
@@ -406,4 +409,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         release=command.release,
         health=outcome.health,
         scratch=outcome.scratch,
+        restart=outcome.restart,
     )

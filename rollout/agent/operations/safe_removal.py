@@ -11,7 +11,7 @@ from rollout.agent.server.causes import listed, refuse_if_named_in_acl
 from rollout.agent.server.module_keys import ModuleKey, TooManyKeysError, first_module_key
 from rollout.agent.server.observation import MOST_CONNECTED, clients_in, newest_callers, uptime_in
 from rollout.agent.server.session import LoadedModule, RefusedError, Session, calls_in
-from rollout.messages import Reason
+from rollout.messages import Reason, Way
 
 #: The longest search for keys of a module's types, seconds.
 KEYS_SECONDS = 30.0
@@ -28,12 +28,16 @@ def refuse_unsafe(operation: Operation, loaded: LoadedModule) -> None:
             refuse_if_named_in_acl(session, loaded, user=operation.node.settings.server_user)
             if not operation.command.even_if_used:
                 _refuse_if_used(operation, session, loaded)
-            # The server unloads no module with types, but a person who removes its line does not know them either.
-            if operation.has_types or (operation.has_types is None and operation.node.persistence.is_external):
+            # The server unloads no module with types, but a start without its line does not know them either.
+            if operation.has_types or (operation.has_types is None and _by_restart(operation)):
                 _refuse_if_keys(operation, loaded)
         except Failure as failure:
             words = " ".join(filter(None, (failure.message, references(session, loaded))))
             raise Failure(failure.reason, words) from failure
+
+
+def _by_restart(operation: Operation) -> bool:
+    return operation.node.persistence.is_external or operation.command.way is Way.RESTART
 
 
 def references(session: Session, loaded: LoadedModule) -> str:
@@ -52,7 +56,7 @@ def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModul
     If that is not known, an unload is safe: a module with auxiliary data has a data type, so the server refuses.
     """
     aux_data = operation.aux_data
-    if not aux_data and not (aux_data is None and operation.node.persistence.is_external):
+    if not aux_data and not (aux_data is None and _by_restart(operation)):
         return
     info = session.info("persistence") | session.info("replication")
     try:
@@ -66,6 +70,7 @@ def _refuse_aux_data(operation: Operation, session: Session, loaded: LoadedModul
             ("save points", saves),
             ("a master", info.get("role") != "master"),
             ("replicas", info.get("connected_slaves") != "0"),
+            ("a restart, which saves its data", operation.command.way is Way.RESTART),
         )
         if is_so
     ]
@@ -126,7 +131,7 @@ _ONLY_A_RESTART = "Without such keys it also stays loaded: it exports data types
 
 def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
     name = f"{loaded.name} {loaded.version}"
-    stays = "" if operation.node.persistence.is_external else f" {_ONLY_A_RESTART}"
+    stays = "" if _by_restart(operation) else f" {_ONLY_A_RESTART}"
     user = operation.node.settings.server_user or "default"
     try:
         key = _key_of(operation, loaded)

@@ -8,9 +8,10 @@ import logging
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from rollout.agent.failure import CanceledError, Failure, MustWaitError, as_failure
+from rollout.agent.failure import CanceledError, Failure, MustWaitError, SkippedError, as_failure
 from rollout.agent.operations.activate import restore_options
 from rollout.agent.operations.operation import Operation
+from rollout.agent.operations.restart import take_back
 from rollout.agent.server.causes import UnloadRefusedError, refuse_if_named_in_acl
 from rollout.agent.server.facts import observe
 from rollout.agent.server.session import (
@@ -22,7 +23,7 @@ from rollout.agent.server.session import (
     Session,
 )
 from rollout.agent.server.swap import load, not_unloaded, swap, unload
-from rollout.messages import Activation, Reason
+from rollout.messages import Activation, Reason, Way
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class _DataNeedsItError(_StaysLoadedError):
 def undone(operation: Operation, failure: Failure) -> Failure:
     """Restore the node and return `failure`.
 
-    If that fails too, the message says so, and a cancel or an operation that must wait becomes a failure.
+    If that fails too, the message says so, and a cancel, or an operation that must wait or is skipped, becomes a failure.
     """
     try:
         _undo(operation, failure)
@@ -63,6 +64,10 @@ def _undo(operation: Operation, failure: Failure) -> None:
         return
     if operation.node.persistence.is_external or operation.command.adopt:  # then the server was not changed
         _restore_files_of_owner(operation, failure)
+        return
+    if operation.command.way is Way.RESTART:
+        take_back(operation, failure)
+        _restore_files(operation)
         return
     # A server that must not be changed now has only what it had before, unless an agent has crashed after a load.
     is_untouched = isinstance(failure, MustWaitError) and not operation.resumed
@@ -213,7 +218,7 @@ def _restore_files_of_owner(operation: Operation, failure: Failure) -> None:
 
 
 def _has_failed(failure: Failure) -> bool:
-    return not isinstance(failure, (CanceledError, MustWaitError))
+    return not isinstance(failure, (CanceledError, MustWaitError, SkippedError))
 
 
 def _may_be_used(operation: Operation) -> bool:

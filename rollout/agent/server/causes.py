@@ -45,7 +45,7 @@ _UNLOAD = (
     (
         "data type",
         Reason.EXPORTS_DATA_TYPES,
-        "A module that exports data types can only be removed by a restart of the server.",
+        "A module that exports data types is only removed by a restart of the server: docs/howto/restarts.md.",
     ),
     ("holds timer", Reason.MODULE_BUSY, "Retry when its timers have fired."),
     ("blocked clients", Reason.MODULE_BUSY, "Retry when no client waits in one of its commands."),
@@ -67,8 +67,9 @@ def refusal(error: RefusedError) -> Failure:
     if "command not allowed" in answer:
         return Failure(
             Reason.MODULE_COMMAND_DISABLED,
-            "The server does not allow MODULE LOAD. Add `enable-module-command local` to its configuration and restart "
-            f"it: the setting cannot be changed at run time. The server's answer: {answer}",
+            "The server does not allow MODULE LOAD. Add `enable-module-command local` to its configuration and restart it: the "
+            f"setting cannot be changed at run time. Or let the agent restart it: docs/howto/restarts.md. The server's answer: "
+            f"{answer}",
         )
     if re.match(r"unknown command ['`]?module\b", answer, re.IGNORECASE):
         return Failure(

@@ -36,6 +36,8 @@ PARAMETERS = (
     "cluster-announce-tls-port",
     "port",
     "tls-port",
+    "min-replicas-to-write",
+    "cluster-require-full-coverage",
 )
 #: The oldest servers that are supported.
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
@@ -111,6 +113,8 @@ class Observer:
             ],
             network=network_id(),
             sentinels=count_in(self._call(session, *COUNT)),
+            min_replicas_to_write=number(config.get("min-replicas-to-write")),
+            full_coverage={"yes": True, "no": False}.get(config.get("cluster-require-full-coverage", "")),
             **cluster,
         )
         return info, state, modules

@@ -46,6 +46,9 @@ _USELESS = re.compile(r"Legacy Redis Module \S+ found")
 #: What systemd logs about the unit of a server that did not end on request.
 _UNIT_FAILED = re.compile(r"Main process exited, code=(?:killed|dumped|exited, status=[1-9])")
 _CRASH = re.compile(r"BUG REPORT START|crashed by signal|Guru Meditation|ASSERTION FAILED")
+_FAILED_START = re.compile(
+    r"server aborting|Fatal error loading|Terminating server after|Internal error in RDB reading|reading the append only file"
+)
 #: After the stack come registers, memory and the arguments of clients' commands.
 _CRASH_END = re.compile(r"-- (REGISTERS|INFO OUTPUT|DUMPING CODE|CLIENT LIST|CURRENT CLIENT)|argv\[")
 
@@ -235,6 +238,14 @@ class ServerLog:
             self.problem = _in_words(error)
             return ()
         return telling_lines(text.decode(errors="replace").splitlines())
+
+    def failed_starts(self) -> int:
+        """Return how many starts of the server have failed since the mark, as far as its log says."""
+        try:
+            text = self._source.read_end().decode(errors="replace") if self._source else ""
+        except OSError:
+            return 0
+        return len(_FAILED_START.findall(text))
 
     def sign_of_crash(self) -> str:
         """Return as a sentence what says that the server has crashed since the mark; empty if nothing is seen to."""

@@ -186,6 +186,13 @@ class Session:
     def ping(self) -> None:
         self.call("PING")
 
+    def shutdown(self, *, saves: bool) -> None:
+        """Save the data if asked to, and end the server. Raises: `RefusedError` if it goes on, `ServerSilentError`."""
+        try:
+            self.call("SHUTDOWN", "SAVE" if saves else "NOSAVE")
+        except ServerLostError:
+            return
+
     def info(self, *sections: str) -> dict[str, str]:
         """Return the fields of these sections of INFO. Servers before Redis 7.0 take only one."""
         return _fields(self.call("INFO", *sections))
