@@ -241,6 +241,8 @@ class Cluster:
             "MODFLEET_INCLUDE_FILE": str(node.include_file),
             "MODFLEET_JOURNAL_DIR": str(node.directory / "journal"),
             "MODFLEET_API_HOSTS": node.host,
+            "MODFLEET_ACCESS": "restart",
+            "MODFLEET_RESTART": "shutdown",  # this program starts a server again that has ended
             "MODFLEET_HOST_ID": node.host,  # it plays a host of its own
             "MODFLEET_BEAT_SECONDS": os.environ.get("MODFLEET_BEAT_SECONDS", HEARTBEAT_SECONDS),
         }

@@ -21,6 +21,7 @@ FILLED = {
     "verifying": 40,
     "installing": 55,
     "loading": 70,
+    "restarting": 70,
     "probing": 85,
     "settling": 90,
 }

@@ -98,7 +98,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     **dict.fromkeys(["pending_approval", "frozen", "unsigned", "warn"], Meaning.WARNING),
     **dict.fromkeys(["running", "soaking", "pending", "queued", "fetching", "verifying", "installing"], Meaning.BUSY),
-    **dict.fromkeys(["loading", "probing", "settling", "removing", "canceling", "rolling_back"], Meaning.BUSY),
+    **dict.fromkeys(["loading", "restarting", "probing", "settling", "removing"], Meaning.BUSY),
+    **dict.fromkeys(["canceling", "rolling_back"], Meaning.BUSY),
 }
 
 

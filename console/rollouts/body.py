@@ -50,7 +50,7 @@ def _value(field: Field, texts: Sequence[str]) -> Any:
             return [_whole(each) for each in _words(text)]
         case _ if not text:
             return None
-        case Kind.CHOICE:
+        case Kind.CHOICE | Kind.TEXT:
             return text
         case Kind.AMOUNT:
             return _whole(text)

@@ -19,6 +19,7 @@ class Kind(Enum):
     AMOUNT = auto()
     AMOUNTS = auto()
     NUMBER = auto()
+    TEXT = auto()
     FLAG = auto()
     #: Separated by spaces, commas or new lines.
     WORDS = auto()
@@ -71,9 +72,14 @@ ACTION = Field(
 ACTIVATION = Field(
     name="activation",
     label="Activate",
-    help="Load the module into the server and probe its commands, or only copy its files to the node.",
+    help="A server that has loaded a version with data types, or that refuses MODULE LOAD, needs a restart.",
     kind=Kind.CHOICE,
-    choices=(("load", "Load now and check"), ("files", "Copy the files only")),
+    choices=(
+        ("auto", "Load; restart the server where it is needed"),
+        ("load", "Load only"),
+        ("restart", "Restart each server"),
+        ("files", "Copy the files only"),
+    ),
 )
 NODES = Field(name="nodes", label="Nodes by name", kind=Kind.WORDS)
 SELECTOR = (
@@ -227,6 +233,13 @@ MORE = (
         kind=Kind.MOMENT,
     ),
     Field(
+        name="strategy.window",
+        label="Window for restarts",
+        help="A weekly window. Outside of it, no server is restarted.",
+        kind=Kind.TEXT,
+        placeholder="Sat 01:00-05:00 Europe/Berlin",
+    ),
+    Field(
         name="strategy.retries.reasons",
         label="Reasons to retry",
         help="A node that fails for another reason is not retried automatically.",
@@ -246,6 +259,18 @@ MORE = (
         kind=Kind.FLAG,
     ),
     Field(
+        name="may_interrupt",
+        label="Restart servers that no other one can stand in for",
+        help="Without this, a master without a replica is skipped if it needs a restart.",
+        kind=Kind.FLAG,
+    ),
+    Field(
+        name="may_discard_data",
+        label="Restart servers even if their data may be lost",
+        help="Without this, a server whose data is neither on disk nor on a replica is skipped if it needs a restart.",
+        kind=Kind.FLAG,
+    ),
+    Field(
         name="adopt",
         label="Adopt the module where it is loaded already",
         help="Servers that have loaded the same file from another path keep it, and Modfleet takes over their lines. "
@@ -261,7 +286,7 @@ Texts = dict[str, list[str]]
 def defaults() -> Texts:
     """Return the texts of an untouched form: the API's defaults."""
     strategy = msgspec.to_builtins({"strategy": Strategy()})
-    return {"action": ["install"], "activation": ["load"], "scope": ["all"], **dict(_texts(strategy))}
+    return {"action": ["install"], "activation": ["auto"], "scope": ["all"], **dict(_texts(strategy))}
 
 
 def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -282,4 +307,4 @@ def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list
                 yield here, [str(inner)]
 
 
-_DEFAULTS = defaults() | {"supersede": [], "even_if_used": [], "adopt": []}
+_DEFAULTS = defaults() | {"supersede": [], "even_if_used": [], "may_interrupt": [], "may_discard_data": [], "adopt": []}

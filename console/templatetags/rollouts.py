@@ -51,5 +51,11 @@ def unchanged(nodes: Sequence[dict[str, Any]]) -> int:
 
 
 @register.filter
+def restarted(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the planned nodes whose server is restarted."""
+    return [each for wave in plan["waves"] for each in wave["nodes"] if each["restart"]]
+
+
+@register.filter
 def artifact(key: str) -> str:
     return key.replace("/", " ")

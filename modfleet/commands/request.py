@@ -30,7 +30,7 @@ def rollout_request(
     activation: Annotated[
         str | None,
         typer.Option(
-            help="load: load the module into the server and probe its commands. files: only copy its files. Default: load."
+            help="load: load the module into the running server. restart: restart the server with it. auto: load where that is possible, else restart. files: only copy its files. Default: auto."
         ),
     ] = None,
     supersede: Annotated[
@@ -44,6 +44,16 @@ def rollout_request(
         bool,
         typer.Option(
             "--even-if-used", help="Remove the module even if its commands were called in the last 10 minutes."
+        ),
+    ] = False,
+    may_interrupt: Annotated[
+        bool,
+        typer.Option("--may-interrupt", help="Restart a server even if no other one can take over its clients."),
+    ] = False,
+    may_discard_data: Annotated[
+        bool,
+        typer.Option(
+            "--may-discard-data", help="Restart a server even if its data is neither on disk nor on a replica."
         ),
     ] = False,
     node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
@@ -132,6 +142,13 @@ def rollout_request(
             "Retry a node automatically if it failed for this reason. Repeatable. Default: fetch_failed, server_unreachable, module_busy."
         ),
     ] = None,
+    window: Annotated[
+        str | None,
+        _strategy(
+            "Restart servers only in this weekly window, such as 'Sat 01:00-05:00 Europe/Berlin'. Default: always.",
+            metavar="WINDOW",
+        ),
+    ] = None,
     offline: Annotated[
         str | None, _strategy("A node that is offline at its turn: wait, skip or fail. Default: wait.")
     ] = None,
@@ -166,6 +183,7 @@ def rollout_request(
         "settle_seconds": settle,
         "node_deadline_seconds": node_deadline,
         "progress_deadline_seconds": progress_deadline,
+        "window": window,
         "offline": offline,
         "start_at": start_at,
         "approval": approval or None,
@@ -184,6 +202,8 @@ def rollout_request(
         "version": version,
         **({"supersede": True} if supersede else {}),
         **({"even_if_used": True} if even_if_used else {}),
+        **({"may_interrupt": True} if may_interrupt else {}),
+        **({"may_discard_data": True} if may_discard_data else {}),
         **{field: value for field, value in optional.items() if value},
     }
 

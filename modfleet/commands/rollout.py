@@ -339,6 +339,19 @@ def _plan_in_words(plan: Document) -> RenderableType:
         ),
     )
     parts: list[RenderableType] = [sheet({name: plan[name] for name in fields}), "", waves]
+    if restarts := [each for wave in plan["waves"] for each in wave["nodes"] if each.get("restart")]:
+        pause = f", writes wait for at most {plan['strategy']['pause_seconds']:g} s"
+        words = ((each["node"], each["restart"]) for each in restarts)
+        away = (
+            (
+                node,
+                f"{restart['failover']}{pause}" if restart["failover"] else "none",
+                f"about {restart['away_seconds']:.0f} s",
+                "expected" if restart["full_sync_expected"] else "no",
+            )
+            for node, restart in words
+        )
+        parts += ["", table(("RESTARTED", "FAILOVER BEFORE", "AWAY", "FULL SYNC AFTER"), away)]
     if plan["skipped"]:
         rows = ((each["node"], each["reason"], each["message"]) for each in plan["skipped"])
         parts += ["", table(("SKIPPED NODE", "REASON", "MESSAGE"), rows)]

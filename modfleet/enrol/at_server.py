@@ -1,6 +1,7 @@
 """What the server needs: a user for the agent, an `include` line, and `enable-module-command`. The server is never restarted."""
 
 import glob
+import json
 import os
 import re
 import stat
@@ -8,9 +9,9 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from modfleet.enrol.host import Host
+from modfleet.enrol.host import AGENT_USER, Host
 from modfleet.enrol.layout import server_drop_in
-from modfleet.enrol.rights import LOAD, OBSERVE, PROBES, SERVER_USER, probes, rules, writes_lines
+from modfleet.enrol.rights import LOAD, OBSERVE, PROBES, RESTART, SERVER_USER, probes, rules, writes_lines
 from modfleet.enrol.server import FoundServer, Login, session
 from modfleet.enrol.steps import Steps
 from modfleet.failure import CommandError
@@ -22,6 +23,12 @@ from rollout.agent.module_files.include import quoted
 from rollout.agent.server.observation import has_atomic_migrations
 from rollout.agent.server.session import RefusedError, Session
 
+POLKIT = """polkit.addRule(function (action, subject) {{
+    if (action.id == "org.freedesktop.systemd1.manage-units" && action.lookup("unit") == {unit} &&
+        action.lookup("verb") == "start" && subject.user == {user}) {{
+        return polkit.Result.YES;
+    }}
+}});"""
 NEXT_RESTART = "this acts at the server's next restart"
 
 
@@ -72,6 +79,20 @@ class AtServer:
         self._execute(directory)
         if self._owner == "include":
             self._include(directory)
+
+    def restart(self, way: str, node: str) -> None:
+        """Say how the agent may start the server's unit, if its settings say that it does (MODFLEET_RESTART)."""
+        if way != "systemd" or RESTART not in self._rights:
+            return
+        if not self._found.unit:
+            self._steps.note(
+                "MODFLEET_RESTART is systemd, but no unit of the server was found. Set MODFLEET_SERVER_UNIT"
+            )
+            return
+        file = f"/etc/polkit-1/rules.d/50-modfleet-{node}.rules"
+        self._steps.by_you(
+            f"let the agent start {self._found.unit}: put this into {file}", polkit_rule(self._found.unit)
+        )
 
     # --- User ---------------------------------------------------------------------------------------------------------
 
@@ -280,3 +301,8 @@ def _back_up(path: Path, text: str, owner: os.stat_result) -> None:
         if os.geteuid() == 0:
             os.fchown(handle, owner.st_uid, owner.st_gid)
         os.fchmod(handle, stat.S_IMODE(owner.st_mode))
+
+
+def polkit_rule(unit: str) -> str:
+    """Return the rule that lets the agent start this unit, and nothing else."""
+    return POLKIT.format(unit=json.dumps(unit), user=json.dumps(AGENT_USER))

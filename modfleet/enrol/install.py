@@ -82,6 +82,7 @@ def install(wishes: Wishes, host: Host, tell: Callable[[str], None], system: Pat
         at_server.user(settings.get("MODFLEET_SERVER_USER", ""), Path(password_file))
     at_server.socket()
     at_server.modules(directory)
+    at_server.restart(settings.get("MODFLEET_RESTART", ""), layout.node)
     if not wishes.service:
         again = "restart the agent" if must_restart else "start the agent, unless it runs"
         steps.by_you(again if former else "start the agent", run_command(host, layout))

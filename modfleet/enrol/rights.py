@@ -21,7 +21,7 @@ ADDED = {
 PROBES: dict[str, tuple[str, ...]] = {
     OBSERVE: ("PUBSUB", "NUMSUB"),
     LOAD: ("ACL", "LIST"),
-    RESTART: ("FAILOVER", "ABORT"),
+    RESTART: ("CLUSTER", "FAILOVER"),
 }
 #: A command that an agent needs if it writes lines: after CONFIG REWRITE by another hand, the main file has them.
 REWRITE_PROBE = ("CONFIG", "REWRITE")
