@@ -1,97 +1,22 @@
 """Nodes that play what a script says: they work, fail, hang, die, fall silent, and answer from a journal."""
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from rollout.domain.placement.outcomes import NOT_POSSIBLE
 from rollout.domain.topology.servers import replication_of
-from rollout.messages import Action, Activation, Phase, Reason, Replication, Report
-from rollout.readiness import what_changed, why_not_ready
+from rollout.messages import Action, Activation, Phase, Reason, Report
+from rollout.readiness import Wait, what_changed, why_not_ready
+from tests.simulation.orders import Deed, Disk, Entry, Held, Order, Script, report_of
+from tests.simulation.restarts import Restarts
 
 if TYPE_CHECKING:
     from tests.simulation.nodes import Nodes
 
-WORK = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING, Phase.SETTLING)
 
-
-class Deed(StrEnum):
-    """`HANG` never ends by itself, `LATE` ends after its deadline, `DIE` stops the agent for `seconds` while it works,
-    and the command with it."""
-
-    END = "end"
-    HANG = "hang"
-    LATE = "late"
-    DIE = "die"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """What becomes of one command on one node. `said`: phases reported on the way. `checks_at`: the share of the seconds
-    after which the agent checks its server, before it changes it."""
-
-    deed: Deed = Deed.END
-    seconds: float = 5.0
-    phase: Phase = Phase.SUCCEEDED
-    reason: Reason | None = None
-    said: tuple[Phase, ...] = (Phase.FETCHING, Phase.LOADING)
-    obeys_cancel: bool = True
-    checks_at: float = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A command as it travels. The agent drops it if it arrives after `expires`. `ignored`: the replicas that people had
-    accepted at the release."""
-
-    rollout: str
-    node: str
-    module_name: str
-    version: int
-    action: Action
-    activation: Activation
-    content_sha256: str
-    generation: int
-    attempt: int
-    undoes: int | None
-    deadline_seconds: float
-    sent_at: datetime = field(compare=False)
-    expires: datetime = field(compare=False)
-    release: int = 0
-    released_at: datetime = field(compare=False)
-    ignored: frozenset[str] = field(compare=False)
-    expects: Replication | None = field(default=None, compare=False)
-
-    @property
-    def number(self) -> tuple[int, int]:
-        return self.generation, self.attempt
-
-    @property
-    def changes_server(self) -> bool:
-        is_loading = self.action == Action.INSTALL and self.activation == Activation.LOAD
-        return is_loading or self.action == Action.REMOVE or self.undoes is not None
-
-    def is_same(self, other: "Order | None") -> bool:
-        """Return True if the other is a release of the same attempt."""
-        return other is not None and (self.rollout, *self.number) == (other.rollout, *other.number)
-
-
-#: Digest, and whether it is loaded, by module and version.
-Disk = dict[tuple[str, int], tuple[str, bool]]
-
-
-@dataclass(slots=True)
-class Entry:
-    order: Order
-    report: Report | None = None
-
-    @property
-    def is_returned(self) -> bool:
-        return self.report is not None and self.report.phase == Phase.SCHEDULED
-
-
-class Agent:
+class Agent(Restarts):
     """`alive`: the process runs; `reachable`: what it sends and is sent arrives. `queued`: what the broker keeps for it.
     `changing`: the command for which it changes its server now. `disk` has a digest and whether it is loaded for each
     module version; `spoiled` are those that were changed by hand. `had`: what was there of the module when the node first
@@ -116,6 +41,7 @@ class Agent:
         self.spoiled: set[tuple[str, int]] = set()
         self.is_spoiled = False
         self.had: dict[str, dict[int, tuple[str, bool]]] = {}
+        self.held: Held | None = None
 
     @property
     def is_heard(self) -> bool:
@@ -136,7 +62,7 @@ class Agent:
             return
         if self.working is not None and order.is_same(self.working):
             assert self.script
-            if self.script.obeys_cancel:
+            if self.script.obeys_cancel and not self.is_committed(order):
                 self._end(self.working, Phase.CANCELED, Reason.MANUAL)
             return
         self.queue = deque(each for each in self.queue if not order.is_same(each))
@@ -146,6 +72,11 @@ class Agent:
             self._end(order, Phase.CANCELED, Reason.MANUAL)
         elif order.is_same(entry.order) and entry.report is not None:
             self._answer_again(entry.report, order)
+        elif self.holds_for(order):  # the agent was killed
+            if self.is_committed(order):
+                self._begin(order)
+            else:
+                self._end(order, Phase.CANCELED, Reason.MANUAL)
 
     def _next(self) -> None:
         while self.alive and self.working is None and self.queue:
@@ -159,7 +90,7 @@ class Agent:
                 else:
                     self._answer_again(entry.report, order)
             elif entry is not None and entry.order.number >= order.number:
-                self.world.carry_report(_report(order, Phase.FAILED, Reason.STALE_GENERATION))
+                self.world.carry_report(report_of(order, Phase.FAILED, Reason.STALE_GENERATION))
             else:
                 self._begin(order)
 
@@ -170,10 +101,17 @@ class Agent:
     # --- What it does
 
     def _begin(self, order: Order) -> None:
+        entry = self.journal.get(order.module_name)
+        is_resumed = entry is not None and entry.report is None and entry.order.generation == order.generation
         self.journal[order.module_name] = Entry(order)
         self.had.setdefault(order.rollout, self.versions(order.module_name))
         self.working, self.run = order, self.run + 1
         self.script = script = self.world.script_of(order)
+        if script.deed == Deed.DIE:
+            self.world.after(script.dies_at, self._die, self.run, script.seconds)
+        if self.restarts(order):
+            self.begin_restart(order, script, is_resumed=is_resumed)
+            return
         if order.changes_server:
             checks_at = script.checks_at * min(script.seconds, order.deadline_seconds)
             self.world.after(checks_at, self._check, self.run, order)
@@ -187,26 +125,34 @@ class Agent:
                 self.world.after(late, self._finish, self.run, order, script.phase, script.reason)
             case Deed.HANG:
                 self.world.after(order.deadline_seconds + script.seconds, self._give_up, self.run)
-            case Deed.DIE:
-                self.world.after(0.2, self._die, self.run, script.seconds)
 
     def _check(self, run: int, order: Order) -> None:
         """Return the operation if its server has changed since the release, or is not ready. Else begin to change it."""
         if run != self.run or order != self.working:
             return
-        state = self.world.servers.state(self.name)
-        changed = what_changed(order.expects, replication_of(state)) if order.expects is not None else ""
-        wait = (Reason.ROLE_CHANGED, changed) if changed else why_not_ready(state)
-        if wait is not None:
+        if wait := self.why_wait(order):
             self._end(order, Phase.SCHEDULED, *wait)
             return
-        if self.target(order) != self.loaded(order.module_name):
+        target, now = self.target(order), self.loaded(order.module_name)
+        if target == now:
+            return
+        if self.world.servers[self.name].traits.is_stock:
+            self._end(order, Phase.FAILED, Reason.MODULE_COMMAND_DISABLED)
+        elif now in self.world.typed:
+            self._end(order, Phase.FAILED, Reason.EXPORTS_DATA_TYPES)
+        else:
             self.world.rules.begins_to_change(self, order)
             self.changing = order
 
+    def why_wait(self, order: Order) -> Wait | None:
+        """Return why the server must not be changed now: its place has changed since the release, or it is not ready."""
+        state = self.world.servers.state(self.name)
+        changed = what_changed(order.expects, replication_of(state)) if order.expects is not None else ""
+        return (Reason.ROLE_CHANGED, changed) if changed else why_not_ready(state)
+
     def _say(self, run: int, order: Order, phase: Phase) -> None:
         if run == self.run and order == self.working:
-            self.world.carry_report(_report(order, phase))
+            self.world.carry_report(report_of(order, phase))
 
     def _finish(self, run: int, order: Order, phase: Phase, reason: Reason | None) -> None:
         if run == self.run and order == self.working:
@@ -222,13 +168,16 @@ class Agent:
             self.world.kill(self.name, seconds)
 
     def _end(self, order: Order, phase: Phase, reason: Reason | None, message: str = "") -> None:
+        is_at_work = self.working is not None and not order.is_same(self.working)  # on an earlier attempt
+        if self.holds_for(order) and not self.is_left(order) and not is_at_work:
+            self.end_restart()
         former = dict(self.disk)
-        if phase in {Phase.SUCCEEDED, Phase.SKIPPED}:
-            self._change(order)
+        if phase in {Phase.SUCCEEDED, Phase.SKIPPED} and reason not in NOT_POSSIBLE:
+            self.change_disk(order)
         if phase == Phase.SKIPPED and self.disk != former:
             phase = Phase.SUCCEEDED  # what is not there already cannot be skipped
         report = replace(
-            _report(order, phase, reason),
+            report_of(order, phase, reason),
             message=message,
             seconds=1.0 if phase == Phase.SUCCEEDED else None,
             inventory=self.world.inventory_of(self.name) if phase.is_final else None,
@@ -250,7 +199,7 @@ class Agent:
     def target(self, order: Order) -> int | None:
         """Return the version that its server has loaded after the operation."""
         now = self.loaded(order.module_name)
-        if order.action == Action.INSTALL and order.activation == Activation.LOAD:
+        if order.is_loading:
             return order.version
         leaving = order.version if order.action == Action.REMOVE else order.undoes
         return None if now == leaving else now
@@ -261,7 +210,7 @@ class Agent:
         self.spoiled.add((module_name, version))
         self.is_spoiled = True
 
-    def _change(self, order: Order) -> None:
+    def change_disk(self, order: Order) -> None:
         name = order.module_name
         self.spoiled.discard((name, order.version))
         if order.undoes is not None:
@@ -287,17 +236,5 @@ class Agent:
         self.alive = self.reachable = True
         self.queue.extend(self.queued)
         self.queued.clear()
+        self.look_at_left_restart()
         self._next()
-
-
-def _report(order: Order, phase: Phase, reason: Reason | None = None) -> Report:
-    return Report(
-        rollout=order.rollout,
-        node=order.node,
-        module_name=order.module_name,
-        generation=order.generation,
-        attempt=order.attempt,
-        phase=phase,
-        reason=reason,
-        release=order.release,
-    )

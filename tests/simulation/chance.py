@@ -2,39 +2,40 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from typing import Any
 
 from rollout.domain.placement.events import OperationGivenBack
-from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Abort, Approve, Pause, Promote, Reject, RolloutCommand
-from rollout.domain.rollout.events import RolloutPhase, WavePhase
+from rollout.domain.rollout.events import Origin, RolloutPhase, WavePhase
 from rollout.domain.rollout.state import RolloutState
-from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
-from rollout.messages import Action, Phase, Reason
-from tests.simulation.agents import Deed, Order, Script
-from tests.simulation.clock import EPOCH
-from tests.simulation.control_plane import BEAT_SECONDS, MODULE, ZONE
+from rollout.domain.strategy import Strategy
+from rollout.messages import Action, Way
+from tests.simulation import draws
+from tests.simulation.control_plane import BEAT_SECONDS, MODULE
+from tests.simulation.draws import Luck, strategy
+from tests.simulation.servers import Traits
 from tests.simulation.world import World
 
 #: How often people look at what is stuck once the faults have stopped, and how long it may all take then, seconds.
 ROUND_SECONDS = 60.0
 LONGEST_SECONDS = 7 * 86_400.0
-AMOUNTS = (0, 1, 1, 2, 3, "10%", "25%", "50%", "100%")
-REASONS = (Reason.LOAD_FAILED, Reason.FETCH_FAILED, Reason.SERVER_UNREACHABLE, Reason.DISK_FULL)
+#: How long servers and agents may take after that, seconds.
+LONGEST_RESTART_SECONDS = 3600.0
 #: Something that happens to the world, a node and a rollout.
 Happening = Callable[[World, str, str], object]
-PHASES = (Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.LOADING, Phase.PROBING)
 
 
 def simulate(seed: int, **more: Any) -> World:
     """The world of `seed`, run to its end with every rule watched."""
     world = World(seed, nodes=0, scripts=Luck(0.0), **more)
     chance = world.chance
-    world._scripts = Luck(chance.choice((0.0, 0.02, 0.1, 0.1, 0.3)))
-    _join_all(world, _fleet_size(chance))
+    restarts = chance.random() < 0.5
+    world._scripts = Luck(chance.choice((0.0, 0.1, 0.3) if restarts else (0.0, 0.02, 0.1, 0.1, 0.3)))
+    if restarts:
+        world.typed = frozenset(each for each in draws.VERSIONS if chance.random() < 0.5)
+    _join_all(world, _fleet_size(chance), restarts=restarts)
     world.is_faulty = chance.random() < 0.7
     _start_first(world, strategy(chance, has_zones=_has_zones(world)))
     span = chance.choice((30.0, 120.0, 600.0))
@@ -42,6 +43,8 @@ def simulate(seed: int, **more: Any) -> World:
         world.after(chance.uniform(0, span), happen, world)
     for _ in range(chance.choice((0, 0, 1, 3, 6))):
         world.after(chance.uniform(0, span), happen_to_a_shard, world)
+    for _ in range(chance.choice((0, 1, 3, 6)) if restarts else 0):
+        world.after(chance.uniform(0, span), happen_to_a_restart, world)
     if chance.random() < 0.5:
         world.after(chance.uniform(0, span), _start_another, world)
     world.run(span)
@@ -53,11 +56,17 @@ def simulate(seed: int, **more: Any) -> World:
 
 def _start_first(world: World, chosen: Strategy) -> None:
     """Start a rollout. If replicas without an agent stop the plan, people accept them."""
-    if world.tried(world.start, chosen) is None:
+    request = _request(world)
+    if world.tried(world.start, chosen, **request) is None:
         for each in world.servers:
             if not each.is_node:
                 world.ignore(each.address)
-        world.start(chosen)
+        world.start(chosen, **request)
+
+
+def _request(world: World) -> dict[str, Any]:
+    is_plain = not world.typed and all(each.traits == Traits() for each in world.servers)
+    return {} if is_plain else draws.request(world.chance)
 
 
 def _has_zones(world: World) -> bool:
@@ -80,7 +89,7 @@ def _one_after_another(world: World) -> None:
     settle(world)
 
 
-def _join_all(world: World, count: int) -> None:
+def _join_all(world: World, count: int, *, restarts: bool) -> None:
     """Servers alone and in shards, on hosts of their own or not, with a zone or without."""
     chance = world.chance
     has_shards, has_zones, shares_hosts = (chance.random() < likely for likely in (0.7, 0.4, 0.3))
@@ -100,6 +109,7 @@ def _join_all(world: World, count: int) -> None:
             master=master,
             host=f"host {chance.randrange(count)}" if shares_hosts else "",
             zone=chance.choice("abc") if has_zones else "",
+            traits=draws.traits(chance) if restarts else Traits(),
         )
     if chance.random() < 0.15:
         _add_unmanaged(world, chance.choice(sorted(world.agents)), "")
@@ -108,55 +118,6 @@ def _join_all(world: World, count: int) -> None:
 
 def _fleet_size(chance: Random) -> int:
     return 40 if chance.random() < 0.01 else chance.randint(1, 12)
-
-
-def strategy(chance: Random, *, has_zones: bool) -> Strategy:
-    some = chance.random
-    return Strategy(
-        canary=chance.choice(AMOUNTS),
-        waves=tuple(chance.choice(AMOUNTS) for _ in range(chance.randrange(4))),
-        max_parallel=chance.choice((1, 2, 3, 10, "20%", "50%", "100%")),
-        min_healthy=chance.choice((0, 0, 1, 2, "25%", "50%", "80%")),
-        max_failures=chance.choice((0, 0, 1, 2, "10%", "34%", "100%")),
-        on_failure=chance.choice(tuple(OnFailure)),
-        on_abort=chance.choice(tuple(OnAbort)),
-        soak_seconds=chance.choice((0.0, 0.0, 10.0, 60.0)),
-        gate=Gate.MANUAL if some() < 0.2 else Gate.NONE,
-        node_deadline_seconds=chance.choice((20.0, 60.0, 300.0)),
-        progress_deadline_seconds=chance.choice((45.0, 200.0, 600.0)),
-        retries=Retries(limit=chance.randrange(4), backoff_seconds=chance.choice((0.0, 1.0, 5.0))),
-        offline=chance.choice(tuple(Offline)),
-        start_at=None if some() < 0.8 else EPOCH + timedelta(seconds=chance.uniform(0, 120)),
-        approval=some() < 0.1,
-        ready_deadline_seconds=chance.choice((60.0, 300.0, 3600.0)),
-        domain=ZONE if has_zones and some() < 0.7 else "",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Luck:
-    """What nodes do: with `bad` as the likelihood of each kind of trouble."""
-
-    bad: float
-
-    def __call__(self, chance: Random, order: Order) -> Script:
-        said = chance.choice(((), PHASES[:1], (PHASES[0], PHASES[3]), PHASES[1::-1]))
-        seconds, luck = chance.uniform(0.5, 15.0), chance.random()
-        obeys, checks_at = chance.random() < 0.7, chance.choice((0.01, 0.3, 0.8))
-        if luck < self.bad:
-            deed = chance.choice((Deed.HANG, Deed.LATE, Deed.DIE))
-            seconds = chance.choice((3.0, 30.0, 200.0))
-            return Script(deed=deed, seconds=seconds, said=said, obeys_cancel=obeys, checks_at=checks_at)
-        if luck < 2 * self.bad:
-            return Script(
-                seconds=seconds,
-                phase=Phase.FAILED,
-                reason=chance.choice(REASONS),
-                said=said,
-                obeys_cancel=obeys,
-                checks_at=checks_at,
-            )
-        return Script(seconds=seconds, said=said, obeys_cancel=obeys, checks_at=checks_at)
 
 
 def happen(world: World) -> None:
@@ -170,6 +131,22 @@ def happen_to_a_shard(world: World) -> None:
     chance = world.chance
     kind = chance.choice((*3 * ("fail over",), "move a replica", "stop the server", "load data", *UNMANAGED))
     HAPPENINGS[kind](world, chance.choice(sorted(world.agents)), "")
+
+
+def happen_to_a_restart(world: World) -> None:
+    """Something that happens to a node that is restarted, or waits for it."""
+    chance = world.chance
+    rows = [each for each in world.rows.operations.values() if each.way == Way.RESTART and each.finished_at is None]
+    restarted = sorted(each.name for each in world.agents.values() if each.held)
+    names = restarted or sorted({each.node for each in rows})
+    if not names:
+        return
+    name = chance.choice(names)
+    uid = next((each.rollout for each in rows if each.node == name), world.uids[-1])
+    kind = chance.choice(
+        ("die", "die", "die", "die", "cancel", "abort", "crash", "cut", "fail over", "fail over", "save data")
+    )
+    HAPPENINGS[kind](world, name, uid)
 
 
 def _cut(world: World, name: str, uid: str) -> None:
@@ -205,6 +182,17 @@ def _drift(world: World, name: str, uid: str) -> None:
         world.after(world.chance.uniform(1, 60), world.tried, world.end_drift, name, version)
 
 
+def _correct(world: World, name: str, uid: str) -> None:
+    """The reconciler installs again what the node has lost, or gets the version of the rollout."""
+    world.tried(
+        world.start,
+        Strategy(canary=0),
+        version=world.started(uid).version,
+        nodes=(name,),
+        origin=Origin.RECONCILER,
+    )
+
+
 def _start_another(world: World) -> None:
     chance = world.chance
     names = sorted(world.agents)
@@ -216,6 +204,7 @@ def _start_another(world: World) -> None:
         supersede=chance.random() < 0.7,
         nodes=chance.sample(names, chance.randint(1, len(names))) if chance.random() < 0.3 else None,
         needs=(chance.choice(world.uids),) if chance.random() < 0.1 else (),
+        **_request(world),
     )
 
 
@@ -285,6 +274,10 @@ HAPPENINGS: dict[str, Happening] = {
     "decommission": _decommission,
     "die": lambda world, name, _: world.kill(name, world.chance.choice((2.0, 20.0, 200.0))),
     "drain": _drain,
+    "correct": _correct,
+    "crash": lambda world, name, _: world.crash(
+        name, world.chance.choice((2.0, 30.0)), world.chance.choice((0.0, 60.0))
+    ),
     "drift": _drift,
     "fail over": _fail_over,
     "freeze": _freeze,
@@ -293,6 +286,7 @@ HAPPENINGS: dict[str, Happening] = {
     "move a replica": _move_replica,
     "pause": _verb(lambda uid: Pause(rollout=uid)),
     "promote": _verb(lambda uid: Promote(rollout=uid)),
+    "save data": lambda world, name, _: world.save_data(name, world.chance.choice((5.0, 60.0, 400.0))),
     "reject": _verb(lambda uid: Reject(rollout=uid, remark="no")),
     "resume": lambda world, _, uid: world.tried(world.resume, uid),
     "retry": lambda world, _, uid: world.tried(world.retry, uid),
@@ -312,7 +306,14 @@ def settle(world: World) -> None:
     while not _has_ended(world) and world.now < end:
         _help(world)
         world.run(ROUND_SECONDS, until=lambda: _has_ended(world))
+    end = world.now + timedelta(seconds=LONGEST_RESTART_SECONDS)
+    while not _are_in_service(world) and world.now < end:
+        world.run(ROUND_SECONDS, until=lambda: _are_in_service(world))
     world.rules.at_end()
+
+
+def _are_in_service(world: World) -> bool:
+    return not any(each.held for each in world.agents.values()) and not any(each.is_ended for each in world.servers)
 
 
 def _has_ended(world: World) -> bool:
@@ -341,6 +342,10 @@ def _help(world: World) -> None:
             world.resume(uid)
         elif state.phase == RolloutPhase.RUNNING and state.wave_phase == WavePhase.GATED:
             world.obey(uid, Promote(rollout=uid))
+        elif state.phase == RolloutPhase.RUNNING:
+            # Nodes in two failure domains that crash in turns wait for each other, so the progress deadline is extended each time.
+            for name in _crashing(world, uid, most=20):
+                world.tried(world.cancel, uid, name)
 
 
 def _is_hopeless(world: World, uid: str, state: RolloutState) -> bool:
@@ -348,7 +353,7 @@ def _is_hopeless(world: World, uid: str, state: RolloutState) -> bool:
     return state.strategy.kept_healthy(state.nodes) > 0 and world.events(uid).count("WaveFailed") > 5
 
 
-def _crashing(world: World, uid: str) -> list[str]:
+def _crashing(world: World, uid: str, most: int = 5) -> list[str]:
     """Return the nodes that go offline after each release of the rollout's operation, before they report anything.
 
     The operation is scheduled again each time, so its node deadline never passes. The rollout pauses at its progress
@@ -359,4 +364,4 @@ def _crashing(world: World, uid: str) -> list[str]:
         for each in world.log
         if isinstance(each.event, OperationGivenBack) and each.event.rollout == uid
     )
-    return [row.node for row in world.rows.of(uid) if row.finished_at is None and given_back[row.node] > 5]
+    return [row.node for row in world.rows.of(uid) if row.finished_at is None and given_back[row.node] > most]

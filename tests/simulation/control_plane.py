@@ -43,12 +43,15 @@ from rollout.messages import (
     Replication,
     Report,
     ServerState,
+    Way,
 )
 from rollout.models import Liveness, Operation
 from rollout.process.placements import end_of_decommissioned
-from tests.simulation.agents import Agent, Order, Script
+from rollout.queries.operations import SILENT_SECONDS
+from tests.simulation.agents import Agent
 from tests.simulation.clock import Clock
 from tests.simulation.log import Folded, PlacementDecider, Recorded
+from tests.simulation.orders import Order, Script
 from tests.simulation.rules import Broken, Rules
 from tests.simulation.servers import Servers
 from tests.simulation.snapshot import IN_PROGRESS, snapshot_of
@@ -111,12 +114,16 @@ class ControlPlane(Folded, Clock):
         self.hello_at: dict[str, datetime] = {}
         #: What nodes have last reported of their servers, with the number of the heartbeat.
         self.reported: dict[str, tuple[int, ServerState]] = {}
+        #: The nodes whose servers refuse MODULE LOAD, as they have reported.
+        self.stock_servers: set[str] = set()
         self.last_heard: dict[str, datetime] = {}
         self._liveness: dict[str, Liveness] = {}
         self.dispatches: dict[str, Dispatch] = {}
         self.in_progress: dict[str, Operation] = {}
         self.undue: dict[str, datetime] = {}
         self.uids: list[str] = []
+        #: The versions with data types.
+        self.typed: frozenset[int] = frozenset()
         self._scripts = scripts or (lambda *_: Script())
         self._step = step
         #: The replicas that people had accepted at the last release of an operation, by its key.
@@ -234,11 +241,24 @@ class ControlPlane(Folded, Clock):
 
     def _run_relay(self) -> None:
         self._relay_runs_at = None
-        overdue = [row for row in self.in_progress.values() if row.deadline_at and row.deadline_at < self.now]
+        overdue = self._overdue()
         self.record(self._decided([_timeout(row) for row in overdue]))
         self.record(self._decided([end_of_decommissioned(row) for row in self._on_decommissioned_nodes()]))
         self.advance_all()
         self._publish()
+
+    def _overdue(self) -> list[Operation]:
+        """As `rollout.queries.operations.overdue_operations`."""
+        found = [row for row in self.in_progress.values() if row.deadline_at and row.deadline_at < self.now]
+        restarted = [row for row in found if row.way == Way.RESTART and self._is_in_maintenance(row.node)]
+        if restarted:  # the real clock looks again with each tick
+            self.after(RARER_POLL_SECONDS, self._run_relay_soon)
+        return [row for row in found if row not in restarted]
+
+    def _is_in_maintenance(self, name: str) -> bool:
+        heard_at = self.heard(name).last_seen
+        is_heard = heard_at is not None and heard_at > self.now - timedelta(seconds=SILENT_SECONDS)
+        return is_heard and bool(self.reported[name][1].maintenance)
 
     def _on_decommissioned_nodes(self) -> list[Operation]:
         names = [name for name, node in self.rows.nodes.items() if node.phase == NodePhase.DECOMMISSIONED]
@@ -293,6 +313,8 @@ class ControlPlane(Folded, Clock):
             released_at=row.released_at,
             ignored=self._ignored_at_release[row.key],
             expects=None if row.expects is None else convert(row.expects, Replication),
+            way=Way(row.way),
+            may_discard_data=self.rows.rollouts[row.rollout].may_discard_data,
         )
 
     # --- The wire

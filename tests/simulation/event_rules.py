@@ -29,7 +29,7 @@ from rollout.domain.rollout.events import (
     WaveFailed,
     WavePassed,
 )
-from rollout.messages import FINAL_PHASES, Action, Phase, Reason
+from rollout.messages import FINAL_PHASES, Action, Activation, Phase, Reason
 from rollout.models import Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from tests.simulation.snapshot import IN_PROGRESS
@@ -63,10 +63,14 @@ class EventRules(Watch):
         #: of that was open when an operation was released, by rollout and node.
         self.open: defaultdict[str, set[tuple[str, bool]]] = defaultdict(set)
         self.open_before: dict[tuple[str, str], set[tuple[str, bool]]] = {}
+        #: How many attempts have ended so, by node and what is open.
+        self.unanswered: Counter[tuple[str, tuple[str, bool]]] = Counter()
         #: Nodes on which a canceled operation has succeeded: what is there is not desired.
         self.canceled_late: set[str] = set()
         #: By rollout and node: attempt and failures when its agent returned the operation.
         self.returned: dict[tuple[str, str], tuple[int, int, bool]] = {}
+        #: Rollout, node, generation and attempt of what no person has asked for again.
+        self.automatic: set[tuple[str, str, int, int]] = set()
 
     # --- Before an event is folded
 
@@ -108,6 +112,9 @@ class EventRules(Watch):
         self.paused.discard(event.rollout)
 
     def _retry(self, event: NodesRetried) -> None:
+        if event.automatic:
+            for row in (self.world.known_operation(event.rollout, node) for node in event.nodes):
+                self.automatic.add((row.rollout, row.node, row.generation, row.attempt + 1))
         restoring = self.world.rollouts[event.rollout].restoring
         self.holds(not event.automatic or event.rollout not in self.stopped or restoring, "nothing after a threshold")
 
@@ -125,7 +132,9 @@ class EventRules(Watch):
         self.holds(self.world.fleet.frozen is None, "nothing while the fleet is frozen")
         self.holds(len(set(event.nodes)) == len(event.nodes), "a node is released once")
         for node in event.nodes:
-            self._has_been_heard(self.world.known_operation(uid, node))
+            row = self.world.known_operation(uid, node)
+            self._has_been_heard(row)
+            self.world.rules.releases_restart(row)
 
     def _schedule(self, event: OperationScheduled) -> None:
         place = event.node, event.module_name
@@ -155,7 +164,8 @@ class EventRules(Watch):
         world, agent = self.world, self.world.agents[row.node]
         heard_at = max(world.last_heard[row.node], agent.silent_since or world.now)
         is_fresh = heard_at + timedelta(seconds=FRESH_SECONDS) >= world.now
-        self.holds(is_fresh or row.action != Action.INSTALL, "a release needs a fresh heartbeat", row.node)
+        is_loading = row.action == Action.INSTALL and row.activation == Activation.LOAD
+        self.holds(is_fresh or not is_loading, "a release needs a fresh heartbeat", row.node)
 
     def _comes_first(self, row: Operation) -> bool:
         """Return True if a node of an open wave waits for this one, because it has become its replica or its master."""
@@ -176,6 +186,8 @@ class EventRules(Watch):
         key = (event.rollout, row.rollback)
         if row.phase == Phase.CANCELED:
             self.canceled_late.add(event.node)
+        if event.phase == Phase.FAILED and self.unanswered[event.node, key] > 1:
+            return  # of the last attempt: an earlier one may have succeeded
         self.open[event.node].discard(key)
         for (_, node), keys in self.open_before.items():
             if node == event.node:
@@ -233,6 +245,7 @@ class EventRules(Watch):
             or (event.phase == Phase.CANCELED and event.message)
         ):
             self.open[event.node].add(key)
+            self.unanswered[event.node, key] += 1
 
     # --- After an append
 

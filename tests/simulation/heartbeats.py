@@ -1,6 +1,9 @@
 """What the control plane learns of servers by heartbeats: their places, if they are ready, and silence."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from msgspec import to_builtins
 
@@ -27,6 +30,11 @@ class Heartbeats(ControlPlane):
         )
         return Inventory(sequence=self._heartbeats, modules=modules)
 
+    def state_of(self, name: str) -> ServerState:
+        """Return what its agent reports of its server."""
+        maintenance = "restart" if self.agents[name].held else ""
+        return replace(self.servers.state(name), maintenance=maintenance)
+
     def _take_heartbeat(self, name: str, inventory: Inventory, state: ServerState, hello: bool = False) -> None:
         zone = self.servers[name].zone
         profile = NodeProfile(platform="linux/x86_64", labels={ZONE: zone} if zone else {})
@@ -35,9 +43,14 @@ class Heartbeats(ControlPlane):
             return
         command = RecordHeartbeat(node=name, hello=hello, profile=profile, inventory=inventory, degradation=degradation)
         self.last_heard[name] = self.now
+        had_left = name in self.left_at and self.rows.nodes[name].phase == NodePhase.DECOMMISSIONED
         self.record(self._command_node(command))
+        if had_left and not state.role and self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED:
+            self.servers.forget(name)
         is_known = name in self.rows.members and self.reported[name][1] == state
         self.reported[name] = inventory.sequence, state
+        if state.enable_module_command == "no":
+            self.stock_servers.add(name)
         if self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED:
             self.servers.told(name, state, self.now)
         moved = set() if is_known else self._place_members()
@@ -69,6 +82,10 @@ class Heartbeats(ControlPlane):
             move(row, places[name], self.now)
         now = {name: vars(row) | {"_state": None} for name, row in members.items()}
         return {name for name in names if now[name] != former.get(name)}
+
+    def known_server(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = to_builtins(self.reported[name][1])
+        return found
 
     def heard(self, name: str) -> Liveness:
         agent = self.agents[name]

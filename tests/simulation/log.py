@@ -1,6 +1,7 @@
 """The log of the simulated control plane, and the states and rows that are made of it."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -63,10 +64,15 @@ class Folded:
             former=self.of_rollouts.former,
             members={},
             heard=self.heard,
+            servers=self.known_server,
         )
 
     def heard(self, name: str) -> Liveness:
         """Return when the node was last heard."""
+        raise NotImplementedError
+
+    def known_server(self, name: str) -> Mapping[str, Any]:
+        """Return the newest state that the node has reported of its server, as JSON."""
         raise NotImplementedError
 
     def apply(self, recorded: Recorded) -> None:

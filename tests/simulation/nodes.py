@@ -15,8 +15,9 @@ from rollout.domain.placement.commands import (
 )
 from rollout.models import Liveness
 from rollout.process.placements import end_of_decommissioned
-from tests.simulation.agents import Agent, Disk
+from tests.simulation.agents import Agent
 from tests.simulation.control_plane import BEAT_SECONDS, MODULE
+from tests.simulation.orders import Disk
 from tests.simulation.server_faults import ServerFaults
 
 
@@ -36,7 +37,7 @@ class Nodes(ServerFaults):
         """A heartbeat that arrives at once. The others, every `BEAT_SECONDS`, are played only if they tell something new."""
         if hello:
             self.hello_at[name] = self.now
-        inventory, state = self.inventory_of(name), self.servers.state(name)
+        inventory, state = self.inventory_of(name), self.state_of(name)
         self._take_heartbeat(name, inventory, state, hello)
 
     def kill(self, name: str, seconds: float) -> None:

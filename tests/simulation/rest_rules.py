@@ -115,7 +115,9 @@ class RestRules(EventRules):
             is_there = agent.disk.get((module_name, ended.version))
             wanted = None
             if ended.action == Action.INSTALL:
-                wanted = (ended.content_sha256, ended.activation == Activation.LOAD)
+                # An operation that puts only files in place leaves what is loaded.
+                is_loaded = ended.activation == Activation.LOAD or (is_there is not None and is_there[1])
+                wanted = (ended.content_sha256, is_loaded)
             self.holds(is_there == wanted, "a success was one", f"{node} {is_there} {wanted}")
 
     def _nodes_have_what_is_known(self) -> None:

@@ -2,11 +2,15 @@
 has come to rest, and at the end."""
 
 from tests.simulation.rest_rules import RestRules
-from tests.simulation.server_rules import ServerRules
+from tests.simulation.restart_rules import RestartRules
 from tests.simulation.watch import Broken
 
 __all__ = ["Broken", "Rules"]
 
 
-class Rules(ServerRules, RestRules):
+class Rules(RestartRules, RestRules):
     """All rules of one world."""
+
+    def at_end(self) -> None:
+        super().at_end()
+        self.nothing_is_left()

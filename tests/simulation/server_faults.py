@@ -7,6 +7,8 @@ from tests.simulation.servers import address_of
 
 #: A former master counts as a copy of its shard for so long after a failover, also if nothing copies it any more, seconds.
 FORMER_SECONDS = 60.0
+#: How often a supervisor starts a server that does not start, seconds.
+TRIES_AGAIN_SECONDS = 5.0
 
 
 class ServerFaults(Heartbeats):
@@ -26,14 +28,43 @@ class ServerFaults(Heartbeats):
 
     def stop_server(self, name: str, seconds: float) -> None:
         """It is away for so long."""
-        self.servers[name].is_up = False
+        self.servers[name].is_away = True
         self.changed(self.servers[name].group)
         self.after(seconds, self.start_server, name)
 
     def start_server(self, name: str) -> None:
-        self.servers[name].is_up = True
+        self.servers[name].is_away = False
         self.changed(self.servers[name].group)
         self._separate(name)
+
+    def end_process(self, name: str, seconds: float | None, load_seconds: float = 0.0) -> None:
+        """Its process ends. Something starts another one after so long, if it can be started; None: nothing does."""
+        server = self.servers[name]
+        server.is_ended, server.load_seconds = True, load_seconds
+        self.changed(server.group)
+        if seconds is not None:
+            self.after(seconds, self._start_again, name)
+
+    def crash(self, name: str, seconds: float, load_seconds: float) -> None:
+        """Its process ends by itself."""
+        if self.servers[name].is_up:
+            self.end_process(name, seconds, load_seconds)
+
+    def start_process(self, name: str) -> None:
+        """It loads its data, and the modules that its lines name. It is a replica or a master as before."""
+        server, agent = self.servers[name], self.agents[name]
+        if server.is_ended and agent.server_starts():
+            server.is_ended, server.process = False, server.process + 1
+            agent.server_started()
+            if server.load_seconds:
+                self.load_data(name, server.load_seconds)
+            self.changed(server.group)
+            self._separate(name)
+
+    def _start_again(self, name: str) -> None:
+        self.start_process(name)
+        if self.servers[name].is_ended:
+            self.after(TRIES_AGAIN_SECONDS, self._start_again, name)
 
     def load_data(self, name: str, seconds: float) -> None:
         """It loads data for so long."""
@@ -44,6 +75,14 @@ class ServerFaults(Heartbeats):
         """A tool copies its data for so long."""
         self._unready(name, backups=1)
         self.after(seconds, self._unready, name, 0, -1)
+
+    def save_data(self, name: str, seconds: float) -> None:
+        """A child process saves its data for so long. Heartbeats do not tell."""
+        self.servers[name].saves += 1
+        self.after(seconds, self._end_save, name)
+
+    def _end_save(self, name: str) -> None:
+        self.servers[name].saves -= 1
 
     def _unready(self, name: str, loads: int = 0, backups: int = 0) -> None:
         self.servers[name].loads += loads
@@ -122,7 +161,7 @@ class ServerFaults(Heartbeats):
         return f"{name} {self._numbers}"
 
     def _beat(self, name: str) -> None:
-        agent, state = self.agents[name], self.servers.state(name)
+        agent, state = self.agents[name], self.state_of(name)
         if not agent.is_heard or self.reported[name][1] == state:
             return
         self._carry(self._take_heartbeat, name, self.inventory_of(name), state)

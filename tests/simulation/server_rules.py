@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.turns import is_below
+from rollout.messages import Way
 from tests.simulation.servers import Server
 from tests.simulation.watch import Watch
 
 if TYPE_CHECKING:
-    from tests.simulation.agents import Agent, Order
+    from tests.simulation.agents import Agent
+    from tests.simulation.orders import Order
 
 
 class ServerRules(Watch):
@@ -85,8 +87,13 @@ class ServerRules(Watch):
                 continue
             other = self.world.agents[each.name]
             found = other.loaded(order.module_name)
-            is_fine = other.is_spoiled or not is_below(target, found)
+            is_fine = other.is_spoiled or not is_below(target, found) or self._follows(each.name, order)
             self.holds(is_fine, "a master before its replicas", f"{agent.name} {each.name} {found} {target}")
+
+    def _follows(self, name: str, order: "Order") -> bool:
+        """Return True if the rollout restarts the server too: a restart goes to the replicas first."""
+        rows = (row for row in self.world.rows.of(order.rollout) if row.node == name and row.finished_at is None)
+        return order.way == Way.RESTART and any(row.way == Way.RESTART for row in rows)
 
     def _had_left(self, server: Server, at: datetime) -> bool:
         left_at = self.world.left_at.get(server.name)

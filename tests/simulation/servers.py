@@ -6,17 +6,37 @@ Each server notes when the control plane could first know of its place: rules ju
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from rollout.agent.inspection.start_lines import StartLines
 from rollout.messages import Replica, Replication, ServerProblem, ServerState
 
 NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a server is, whatever happens to it.
+
+    `is_stock`: it refuses MODULE LOAD. `keeps`: what keeps its data on disk, `aof`, `save` or nothing. `min_replicas`: it
+    accepts writes only with so many good replicas. `restart`: how its agent restarts it, or `none`; with `command`, nothing but
+    its agent starts it again. `keeps_role`: its file always has its role, as under a Sentinel.
+    """
+
+    is_stock: bool = False
+    keeps: str = "aof"
+    min_replicas: int = 0
+    restart: str = "shutdown"
+    keeps_role: bool = True
 
 
 @dataclass(slots=True)
 class Server:
     """`master`: the server that it copies, empty for a master. `group`: the shard that it belongs to, also while it does not
     follow a failover yet. `host` and `zone`: of its node. `is_node`: it has an agent. `claims`: other addresses that it says
-    are its own. `is_up`: it answers. `loads` and `backups`: how many reasons it has to be not ready. `link_told_at` and
+    are its own. `is_away`: it cannot be reached. `is_ended`: it has no process; `process`: the number of the newest one.
+    `load_seconds`: how long the next one loads its data.
+    `starts_below`: the server that it copies after a start. `saves`: child processes that save its data. `loads` and `backups`: how many reasons it has to be not ready. `link_told_at` and
     `member_told_at`: when its present master, and that it belongs to its shard, were reported; None if not yet.
     `linked_at`: when it began to copy its master. `said_at`: when that was last reported by its own node, if it has one. `deposed_at`: when another server took its place as the master of the
     shard."""
@@ -28,7 +48,13 @@ class Server:
     zone: str = ""
     is_node: bool = True
     claims: tuple[str, ...] = ()
-    is_up: bool = True
+    traits: Traits = Traits()
+    is_away: bool = False
+    is_ended: bool = False
+    process: int = 0
+    load_seconds: float = 0.0
+    starts_below: str = ""
+    saves: int = 0
     loads: int = 0
     backups: int = 0
     link_told_at: datetime | None = None
@@ -40,6 +66,14 @@ class Server:
     @property
     def address(self) -> str:
         return address_of(self.name)
+
+    @property
+    def is_up(self) -> bool:
+        return not (self.is_away or self.is_ended)
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.name} {self.process}"
 
     @property
     def is_ready(self) -> bool:
@@ -64,11 +98,11 @@ class Servers:
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
 
-    def add(self, name: str, *, master: str = "", host: str = "", zone: str = "", is_node: bool = True) -> None:
+    def add(self, name: str, *, master: str = "", host: str = "", **more: Any) -> None:
+        """`more`: other fields of `Server`."""
         group = self[master].group if master else name
-        self._servers[name] = Server(
-            name, group, master=master, host=host or f"host of {name}", zone=zone, is_node=is_node
-        )
+        host = host or f"host of {name}"
+        self._servers[name] = Server(name, group, master=master, starts_below=master, host=host, **more)
         self._masters.setdefault(group, name)
 
     # --- Who copies whom
@@ -112,17 +146,23 @@ class Servers:
         server = self[name]
         self[self._masters[server.group]].deposed_at = now
         self._masters[server.group] = name
-        server.master, server.link_told_at = "", None
+        self._copy(server, "")
+
+    def _copy(self, server: Server, master: str) -> None:
+        server.master, server.link_told_at = master, None
+        if server.traits.keeps_role:
+            server.starts_below = master
 
     def follow(self, name: str, master: str, now: datetime) -> None:
         """Make the server a replica. Do nothing if it would copy itself."""
         if name != master and name not in {each.name for each in self.above(master)}:
-            self[name].master, self[name].linked_at, self[name].link_told_at = master, now, None
+            self._copy(self[name], master)
+            self[name].linked_at = now
             self.regroup(name, self[master].group)
 
     def leave(self, name: str, group: str) -> None:
         """Make the server a master with its own replicas. `group`: the name of its shard from now on."""
-        self[name].master, self[name].link_told_at = "", None
+        self._copy(self[name], "")
         self._masters[group] = name
         self.regroup(name, group)
 
@@ -152,6 +192,12 @@ class Servers:
             ):
                 each.member_told_at = now
 
+    def forget(self, name: str) -> None:
+        """The node has joined again, and its server is away: the control plane does not know its place any more."""
+        server = self[name]
+        server.link_told_at = server.member_told_at = None
+        server.said_at = NEVER
+
     def _path(self, server: Server) -> list[Server]:
         return [each for each in (server, *self.above(server.name)) if each.master]
 
@@ -173,12 +219,12 @@ class Servers:
             replicas=tuple(sorted(each.address for each in connected)),
         )
         return ServerState(
-            run_id=name,
+            run_id=server.run_id,
             role=replication.role,
             master=replication.master,
             replication=replication,
             link_status=("up" if master.is_up else "down") if master else "",
-            replicas=tuple(Replica(address=each.address) for each in connected),
+            replicas=tuple(Replica(address=each.address, state=_link(each)) for each in connected),
             replica_count=len(connected),
             loading=server.loads > 0,
             async_loading=False,
@@ -187,4 +233,32 @@ class Servers:
             backups=server.backups,
             addresses=(server.address, *server.claims),
             replication_id=self.top(name),
+            aof_enabled=server.traits.keeps == "aof",
+            save_points="3600 1" if server.traits.keeps == "save" else "",
+            enable_module_command="no" if server.traits.is_stock else "yes",
+            restart=server.traits.restart,
+            restart_problem="It is never restarted." if server.traits.restart == "none" else "",
+            min_replicas_to_write=server.traits.min_replicas,
         )
+
+    def info(self, name: str) -> dict[str, str]:
+        """Return its INFO, as far as a restart depends on it."""
+        server = self[name]
+        connected = [each for each in self.replicas(name) if each.is_up]
+        return {
+            "role": "slave" if server.master else "master",
+            **({"master_host": server.master, "master_port": "6379"} if server.master else {}),
+            **{f"slave{at}": f"ip={each.name},port=6379,state={_link(each)}" for at, each in enumerate(connected)},
+            "aof_enabled": str(int(server.traits.keeps == "aof")),
+            "cluster_enabled": "0",
+        }
+
+    def start_lines(self, name: str) -> StartLines:
+        """Return what its next start reads."""
+        master = self[name].starts_below
+        return StartLines(replicaof=(master, "6379") if master else ())
+
+
+def _link(replica: Server) -> str:
+    """Return the state of a replica that is connected, as its master sees it."""
+    return "send_bulk" if replica.loads else "online"

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from rollout.domain.node.state import NodePhase
 from rollout.domain.placement.commands import Skip
 from rollout.domain.placement.state import PlacementState
+from rollout.domain.restarts import Permission
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase
 from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
-from rollout.messages import RUNNING_PHASES, Action, Activation, Phase, Reason
+from rollout.messages import RUNNING_PHASES, Action, Activation, Phase, Reason, Way
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout, ShardMember
 from rollout.planning.shards import ShardFacts
 from rollout.projections.counters import COUNTERS
@@ -38,6 +40,7 @@ class Rows:
         former: Sequence[Operation],
         members: dict[str, ShardMember],
         heard: Callable[[str], Liveness],
+        servers: Callable[[str], Mapping[str, Any]],
     ) -> None:
         self.rollouts = rollouts
         self.operations = operations
@@ -50,6 +53,7 @@ class Rows:
         self.former = former
         self.members = members
         self.heard = heard
+        self.servers = servers
         #: Keys of the operations of each rollout, and of each module on each node.
         self.of_rollout: dict[str, list[str]] = {}
         self.of_placement: dict[tuple[str, str], list[str]] = {}
@@ -95,6 +99,13 @@ class FactsInMemory(Facts):
 
     def unfinished(self, uid: str, nodes: Collection[str]) -> Sequence[Operation]:
         return [each for each in self._rows.of(uid) if each.node in nodes and each.finished_at is None]
+
+    def servers(self, nodes: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+        return {each: self._rows.servers(each) for each in nodes}
+
+    def permission(self, uid: str) -> Permission:
+        row = self._rows.rollouts[uid]
+        return Permission(may_interrupt=row.may_interrupt, may_discard_data=row.may_discard_data)
 
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
         return self.members({each.node for each in self._in_progress(now)})
@@ -225,6 +236,7 @@ def _retriable(open_rows: Iterable[Operation], state: RolloutState, rows: Rows) 
         if each.phase in _FAILED
         and each.attempt <= retries.limit
         and each.reason in retries.reasons
+        and each.way != Way.RESTART
         and (each.rollback or not state.restoring)
         and rows.phase(each) != NodePhase.DECOMMISSIONED
         and not any(rows.others(each))

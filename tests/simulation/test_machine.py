@@ -7,11 +7,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
-from rollout.messages import Action, Phase, Reason
+from rollout.messages import Action, Phase, Reason, Ways
 from tests.environment import number_in
-from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import HAPPENINGS, UNMANAGED, settle
 from tests.simulation.control_plane import ZONE
+from tests.simulation.orders import Deed, Script, Trouble
+from tests.simulation.servers import Traits
 from tests.simulation.world import World
 
 AMOUNTS = st.integers(0, 4) | st.sampled_from(["10%", "34%", "50%", "100%"])
@@ -41,6 +42,17 @@ SCRIPTS = st.builds(
     phase=st.sampled_from([Phase.SUCCEEDED, Phase.FAILED, Phase.SKIPPED]),
     reason=st.sampled_from([None, Reason.FETCH_FAILED, Reason.LOAD_FAILED]),
     obeys_cancel=st.booleans(),
+    dies_at=st.sampled_from([0.2, 5.0]),
+    before_seconds=st.sampled_from([0.0, 20.0]),
+    trouble=st.sampled_from(Trouble),
+)
+TRAITS = st.builds(
+    Traits,
+    is_stock=st.booleans(),
+    keeps=st.sampled_from(["aof", "save", ""]),
+    min_replicas=st.integers(0, 1),
+    restart=st.sampled_from(["shutdown", "command"]),
+    keeps_role=st.booleans(),
 )
 
 
@@ -54,14 +66,23 @@ class Fleet(RuleBasedStateMachine):
         hosts=st.integers(1, 6),
         scripts=st.lists(SCRIPTS, min_size=1, max_size=6),
         is_faulty=st.booleans(),
+        traits=st.just([Traits()]) | st.lists(TRAITS, min_size=1, max_size=3),
+        typed=st.frozensets(st.integers(1, 2)),
     )
-    def join(self, masters, hosts, scripts, is_faulty):
+    def join(self, masters, hosts, scripts, is_faulty, traits, typed):
         self.world = World(
             nodes=0, scripts=lambda _, order: scripts[(int(order.node[1:]) + order.attempt) % len(scripts)]
         )
         for number, master in enumerate(masters):
             above = f"n{master:03d}" if 0 <= master < number else ""
-            self.world.join(f"n{number:03d}", master=above, host=f"host {number % hosts}", zone="ab"[number % 2])
+            self.world.join(
+                f"n{number:03d}",
+                master=above,
+                host=f"host {number % hosts}",
+                zone="ab"[number % 2],
+                traits=traits[number % len(traits)],
+            )
+        self.world.typed = typed
         self.world.run(20)
         self.world.is_faulty = is_faulty
 
@@ -70,9 +91,12 @@ class Fleet(RuleBasedStateMachine):
         version=st.integers(1, 2),
         action=st.sampled_from(Action),
         supersede=st.booleans(),
+        ways=st.sampled_from(Ways),
+        may_interrupt=st.booleans(),
+        may_discard_data=st.booleans(),
     )
-    def start(self, strategy, version, action, supersede):
-        self.world.tried(self.world.start, strategy, version=version, action=action, supersede=supersede)
+    def start(self, strategy, **more):
+        self.world.tried(self.world.start, strategy, **more)
 
     @precondition(lambda self: self.world.uids)
     @rule(data=st.data(), kind=st.sampled_from(KINDS))

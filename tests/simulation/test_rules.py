@@ -35,8 +35,8 @@ from rollout.planning import shards
 from rollout.projections.rollouts import RolloutFold
 from rollout.queries import turns
 from tests.simulation import agents, heartbeats
-from tests.simulation.agents import Script
 from tests.simulation.chance import simulate
+from tests.simulation.orders import Script
 from tests.simulation.rules import Broken
 from tests.simulation.test_world import ALL, late_downgrade, played, run, shard
 from tests.simulation.world import World

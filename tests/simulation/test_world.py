@@ -14,8 +14,9 @@ from rollout.domain.retries import Retries
 from rollout.domain.rollout.commands import Pause
 from rollout.domain.strategy import Gate, Offline, OnFailure, Strategy
 from rollout.messages import Action, Phase, Reason
-from tests.simulation.agents import Deed, Script
 from tests.simulation.chance import settle, simulate
+from tests.simulation.orders import Deed, Script
+from tests.simulation.servers import Traits
 from tests.simulation.world import World
 
 ALL = Strategy(canary=0, max_failures="100%", retries=Retries(limit=0))
@@ -174,10 +175,11 @@ def test_a_node_whose_server_is_away_gets_nothing():
     assert run(world, uid) == "succeeded"
 
 
-def shard(replicas=2, **more):
-    world = World(nodes=1, **more)
+def shard(replicas=2, traits=Traits(), **more):  # noqa: B008  # immutable
+    world = World(nodes=0, **more)
+    world.join("n000", traits=traits)
     for number in range(replicas):
-        world.join(f"n00{number + 1}", master="n000")
+        world.join(f"n00{number + 1}", master="n000", traits=traits)
     world.run(20)
     return world
 

@@ -25,7 +25,7 @@ from rollout.domain.placement.events import OperationScheduled
 from rollout.domain.request import RolloutRequest
 from rollout.domain.rollout.commands import Resume, RetryNodes, RollBackAll, RolloutCommand, Start
 from rollout.domain.rollout.decider import ROLLOUT
-from rollout.domain.rollout.events import RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.events import Origin, RolloutPhase, RolloutStarted, rollout_stream
 from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Strategy, rounded_up
@@ -35,6 +35,8 @@ from rollout.messages import (
     Activation,
     Phase,
     Reason,
+    Way,
+    Ways,
 )
 from rollout.planning.shards import ShardOrder, refuse_without_domain
 from rollout.planning.waves import canary_first
@@ -42,6 +44,7 @@ from rollout.services.rollback import ROLLBACKS
 from rollout.services.start import without_start_conditions
 from tests.simulation.control_plane import MODULE, Change
 from tests.simulation.nodes import Nodes
+from tests.simulation.planning import restarts_of
 from tests.simulation.snapshot import PlanFacts, restoration_of, snapshot_of
 
 Answer = TypeVar("Answer")
@@ -65,6 +68,11 @@ class World(Nodes):
         action: Action = Action.INSTALL,
         supersede: bool = False,
         nodes: Iterable[str] | None = None,
+        activation: Activation = Activation.LOAD,
+        ways: Ways = Ways.LOAD,
+        may_interrupt: bool = False,
+        may_discard_data: bool = False,
+        origin: Origin = Origin.API,
         **more: Any,
     ) -> str:
         """The uid of a new rollout of greet. Raises: `RolloutError`."""
@@ -74,13 +82,26 @@ class World(Nodes):
         chosen = [row for row in known.values() if row.phase != NodePhase.DECOMMISSIONED]
         chosen.sort(key=lambda row: row.phase != NodePhase.ONLINE)  # the canary is one that is there
         skips = {row.name: (Reason.NODE_DRAINING, "") for row in chosen if row.draining}
-        request = RolloutRequest(action=action, module_name=MODULE, version=version, strategy=strategy)
-        order = ShardOrder(request, [row for row in chosen if row.name not in skips], PlanFacts(self.rows))
+        request = RolloutRequest(
+            action=action,
+            module_name=MODULE,
+            version=version,
+            activation=activation,
+            strategy=strategy,
+            ways=ways,
+            may_interrupt=may_interrupt,
+            may_discard_data=may_discard_data,
+        )
+        restarts = restarts_of(request, [row.name for row in chosen if row.name not in skips], self)
+        skips |= restarts.skips
+        order = ShardOrder(
+            request, [row for row in chosen if row.name not in skips], PlanFacts(self.rows), restarts.planned
+        )
         skips |= order.skips()
         included = [row for row in chosen if row.name not in skips]
         refuse_without_domain(strategy.domain, included)
         canary = rounded_up(strategy.canary, len(included))
-        order = ShardOrder(request, included, PlanFacts(self.rows))
+        order = ShardOrder(request, included, PlanFacts(self.rows), restarts.planned)
         ordered = canary_first(included, canary, unchanged=dict.fromkeys(known), order=order)
         names = [*(row.name for row in ordered), *sorted(skips)]
         sizes = strategy.wave_sizes(len(included))
@@ -92,11 +113,13 @@ class World(Nodes):
                 module_name=MODULE,
                 version=version,
                 action=action,
-                activation=Activation.LOAD,
+                activation=activation,
                 content_sha256=f"c{version}" if action == Action.INSTALL else "",
                 ordinal=ordinal,
                 wave=-1 if name in skips else next(waves),
                 supersede=supersede,
+                yields=origin == Origin.RECONCILER,
+                way=Way.RESTART if name in restarts.planned else Way.LOAD,
                 skip=skips.get(name),
             )
             for ordinal, name in enumerate(names)
@@ -106,11 +129,15 @@ class World(Nodes):
             action=action,
             module_name=MODULE,
             version=version,
-            activation=Activation.LOAD,
+            activation=activation,
             total=len(names),
             waves=sizes,
             named=nodes is not None,
             strategy=strategy,
+            origin=origin,
+            ways=ways,
+            may_interrupt=may_interrupt,
+            may_discard_data=may_discard_data,
             **more,
         )
         self._begin(uid, started, self._decided(schedules))
@@ -160,6 +187,8 @@ class World(Nodes):
             strategy=without_start_conditions(ended.strategy),
             rollback_of=ended.rollout,
             left_alone=restored.unchanged,
+            may_interrupt=ended.may_interrupt,
+            may_discard_data=ended.may_discard_data,
         )
         self._begin(into, started, changes)
 
@@ -179,6 +208,10 @@ class World(Nodes):
                 action=started.action,
                 nodes=failed,
                 retry_of=uid,
+                activation=started.activation,
+                ways=started.ways,
+                may_interrupt=started.may_interrupt,
+                may_discard_data=started.may_discard_data,
             )
         retries = self._decided([Retry(rollout=uid, node=node, module_name=MODULE) for node in failed])
         retried = tuple(event.node for _, event in retries if isinstance(event, OperationScheduled))
