@@ -38,6 +38,8 @@ class Machine:
     folder: Path
     binary: Path
     host: str = ""
+    #: More lines of its configuration.
+    extra: Sequence[str] = ()
     #: Settings of the agent.
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
@@ -83,6 +85,7 @@ class Machine:
                 f"replica-announce-ip {ADDRESS}",
                 f"replica-announce-port {self.port}",
                 "save 3600 1",
+                *self.extra,
             ]
             if self.settings.get("MODFLEET_PERSISTENCE", "include") == "include":
                 lines.append(f"include {self.modules}/*.conf")
@@ -262,6 +265,33 @@ def stranger(master: Machine, folder: Path) -> Iterator[Machine]:
         yield made
     finally:
         made.stop()
+
+
+@contextmanager
+def sentinel(
+    folder: Path, master: Machine, *, name: str = "sentinel", quorum: int = 1, port: int = 0
+) -> Iterator[Machine]:
+    """A Sentinel that watches the shard of this master, as `main`."""
+    made = Machine(name, folder / name, master.binary, port=port or free_port())
+    made.folder.mkdir()
+    lines = [
+        f"port {made.port}",
+        f"unixsocket {made.socket}",
+        f"dir {made.folder}",
+        "sentinel resolve-hostnames yes",
+        "sentinel announce-hostnames yes",
+        f"sentinel monitor main {ADDRESS} {master.port} {quorum}",
+    ]
+    made.file.write_text("".join(f"{line}\n" for line in lines))
+    words: list[str | Path] = [master.binary, made.file, "--sentinel"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(made.answers)
+        made.call("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 500)  # else it is 10 s late
+        yield made
+    finally:
+        process.kill()
+        process.wait()
 
 
 def module(folder: Path, name: str, version: int, *commands: str, **defines: str) -> Path:

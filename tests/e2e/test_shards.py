@@ -12,10 +12,9 @@ import pytest
 import redis
 
 from tests.e2e.conftest import FAILED
-from tests.fleet import PAUSE, ROLLOUTS, Fleet, Up, remove_folder, short_folder
+from tests.fleet import PAUSE, ROLLOUTS, Fleet, remove_folder, running_fleet, short_folder
 from tests.integration.agent.conftest import VALKEY
-from tests.ports import free_port
-from tests.shards import ADDRESS, Machine, Shard, Writer, machines, module, run, stranger, upload
+from tests.shards import Machine, Shard, Writer, machines, module, run, sentinel, stranger, upload
 from tests.waiting import wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
@@ -25,24 +24,16 @@ both = pytest.mark.parametrize("kind", SERVERS)
 
 
 @pytest.fixture(scope="module")
-def control() -> Iterator[Fleet]:
+def control(tmp_path_factory) -> Iterator[Fleet]:
     """A control plane without nodes of its own, with the modules of these tests."""
-    folder = short_folder()
-    up = Up(folder / "data", "--no-sample", "--nodes", "0", output=folder)
-    try:
-        with (fleet := Fleet(up, nodes=0)).api:
-            for version in (1, 2):
-                upload(fleet, module(folder, "writes", version, "writes.set"))
-            upload(fleet, module(folder, "writes", 3, "writes.set", "writes.more", MORE="1"))
-            upload(fleet, module(folder, "crashes", 1))
-            upload(fleet, module(folder, "hangs", 1))
-            yield fleet
-        assert up.process.poll() is None
-        assert up.end() == 0
-        assert up.errors.read_text() == ""
-    finally:
-        up.sweep()
-        remove_folder(folder)
+    with running_fleet(nodes=0) as fleet:
+        folder = tmp_path_factory.mktemp("packages")
+        for version in (1, 2):
+            upload(fleet, module(folder, "writes", version, "writes.set"))
+        upload(fleet, module(folder, "writes", 3, "writes.set", "writes.more", MORE="1"))
+        upload(fleet, module(folder, "crashes", 1))
+        upload(fleet, module(folder, "hangs", 1))
+        yield fleet
 
 
 class Shards:
@@ -295,31 +286,6 @@ def test_an_acl_user_that_names_a_command_keeps_the_module(shard):
     a.call("ACL", "DELUSER", "app")
     shard.carry_out("remove", "writes", 1, even_if_used=True)
     assert a.run_id == run_id
-
-
-@contextmanager
-def sentinel(folder: Path, master: Machine) -> Iterator[Machine]:
-    """A Sentinel that watches the shard of this master, as `main`."""
-    made = Machine("sentinel", folder / "sentinel", master.binary, port=free_port())
-    made.folder.mkdir()
-    lines = [
-        f"port {made.port}",
-        f"unixsocket {made.socket}",
-        f"dir {made.folder}",
-        "sentinel resolve-hostnames yes",
-        "sentinel announce-hostnames yes",
-        f"sentinel monitor main {ADDRESS} {master.port} 1",
-    ]
-    made.file.write_text("".join(f"{line}\n" for line in lines))
-    words: list[str | Path] = [master.binary, made.file, "--sentinel"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(made.answers)
-        made.call("SENTINEL", "DEBUG", "INFO-PERIOD", 500, "PUBLISH-PERIOD", 500)  # else it is 10 s late
-        yield made
-    finally:
-        process.kill()
-        process.wait()
 
 
 def fails_over(watcher: Machine) -> bool:

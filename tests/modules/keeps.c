@@ -1,6 +1,10 @@
-/* KEEPS.SET key number, KEEPS.GET key: a module whose data type has keys. */
+/* KEEPS.SET key number, KEEPS.GET key: a module whose data type has keys.
+
+   Versions from 2000 write another encoding, which older ones cannot read. SLEEP: how long the load of a key takes, in
+   microseconds. */
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "module.h"
 
@@ -25,17 +29,26 @@ static int (*number_of)(void *, long long *);
 static void (*save_signed)(void *, int64_t);
 static int64_t (*load_signed)(void *);
 
-enum { READ = 1, WRITE = 2 };
+#ifndef SLEEP
+#define SLEEP 0
+#endif
+
+enum { READ = 1, WRITE = 2, ENCODING = VERSION < 2000 ? 1 : 2 };
 static void *type;
 
 static void *rdb_load(void *io, int version) {
+    if (version > ENCODING) return 0;
     long long *number = malloc(sizeof *number);
-    (void)version;
     *number = load_signed(io);
+    if (version == 2) load_signed(io);
+    if (SLEEP) usleep(SLEEP);
     return number;
 }
 
-static void rdb_save(void *io, void *value) { save_signed(io, *(long long *)value); }
+static void rdb_save(void *io, void *value) {
+    save_signed(io, *(long long *)value);
+    if (ENCODING == 2) save_signed(io, 0);
+}
 
 static void aof_rewrite(void *io, void *key, void *value) { (void)io, (void)key, (void)value; }
 
@@ -71,6 +84,6 @@ int RedisModule_OnLoad(void *context, void **words, int count) {
         lacks(context, "RedisModule_StringToLongLong", &number_of) ||
         lacks(context, "RedisModule_SaveSigned", &save_signed) || lacks(context, "RedisModule_LoadSigned", &load_signed))
         return 1;
-    if (!(type = create_data_type(context, "modkeeps1", 1, &methods))) return 1;
+    if (!(type = create_data_type(context, "modkeeps1", ENCODING, &methods))) return 1;
     return add_command(context, "keeps.set", set, "write", 1) || add_command(context, "keeps.get", get, "readonly", 1);
 }

@@ -35,6 +35,7 @@ ALLOWED = {
     "rollout/agent/doctor/certificates.py": "a certificate is checked by the clock of the host that connects",
     "rollout/agent/doctor/control.py": "the doctor compares the host's clock with the others",
     "rollout/agent/doctor/scratch.py": "a person reads when the start was last checked, by the clock of the same host",
+    "rollout/agent/failover/shard.py": "an agent that was killed sees how old a failover is, by the clock of the same host",
     "rollout/agent/inspection/process.py": "the times of files are by the clock of their host",
     "rollout/agent/node/configuration_watch.py": "a change of a file is dated by the clock of its host",
     "rollout/agent/node/start_checks.py": "a person reads when the start was last checked, by the clock of the same host",

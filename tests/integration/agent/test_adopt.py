@@ -295,13 +295,13 @@ def test_a_line_in_another_file(site, greet):
 
 def test_a_line_that_changes_at_the_same_time(site, greet, monkeypatch):
     main = site.server.folder / "server.conf"
-    replace_line = main_file.replace_line
+    change_lines = main_file.change_lines
 
     def change_first(*words):
         main.write_text(f"# new\n{main.read_text()}")
-        replace_line(*words)
+        change_lines(*words)
 
-    monkeypatch.setattr("rollout.agent.node.persistence.replace_line", change_first)
+    monkeypatch.setattr("rollout.agent.node.persistence.change_lines", change_first)
     report = refused(site, greet)
     assert (report.reason, "was changed at the same time" in report.message) == (Reason.PERSISTENCE_CONFLICT, True)
 

@@ -359,15 +359,20 @@ def client_certificate_is_missing(site):
     site.settings_class, site.more = WithCertificate, {"server_certificate": Path("/nonexistent")}
 
 
-@case("enable_module_command", "fail", "The server refuses MODULE LOAD: `enable-module-command` is `no`.")
+@case(
+    "enable_module_command",
+    "warn",
+    "The server refuses MODULE LOAD: `enable-module-command` is `no`. Its modules are changed by a restart only.",
+)
 def module_commands_are_off(site):
     site.server.lines[0] = "enable-module-command no"
 
 
 @case(
     "enable_module_command",
-    "fail",
-    "The server refuses MODULE LOAD: `enable-module-command` is off for this connection.",
+    "warn",
+    "The server refuses MODULE LOAD: `enable-module-command` is off for this connection. Its modules are changed by a restart "
+    "only.",
 )
 def module_commands_are_off_by_default(site):
     site.server.lines[0] = ""
@@ -796,6 +801,27 @@ def old_server(
     site.closes.append(listener)
 
 
+@case("restart", "warn", "{unit} has Restart=no, so systemd would not start the server again after SHUTDOWN.")
+def server_stays_down(site):
+    site.environ["MODFLEET_ACCESS"] = "restart"
+
+
+@case(
+    "restart",
+    "warn",
+    "{unit} has TimeoutStartSec=0.001, but the server may need 1 s for .* of data: .*",
+    is_pattern=True,
+)
+def systemd_would_kill_a_slow_start(site):
+    server_stays_down(site)
+    site.fakes[UNIT_FILE] += "Restart=always\nTimeoutStartSec=1ms\n"
+
+
+@case("restart", "warn", "The agent may not restart the server.")
+def agent_lacks_the_level(site):
+    site.environ["MODFLEET_RESTART"] = "shutdown"
+
+
 BOTH = (
     "server_socket",
     "server_version",
@@ -830,7 +856,7 @@ def test_the_doctor_names_the_problem_and_the_fix(host, binary, site):
 def test_each_line_fails_or_warns_in_the_table():
     assert len(CASES) >= 40
     seen = {each.check for each in CASES if each.status in {"fail", "warn"}}
-    seen |= {"disk_space", "selinux", "foreign_modules"}  # in tests of their own
+    seen |= {"disk_space", "selinux", "foreign_modules", "failover"}  # in tests of their own
     assert seen == {each.name for each in CHECKS}
 
 

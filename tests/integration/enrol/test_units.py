@@ -8,6 +8,7 @@ from modfleet.enrol import join_token
 from modfleet.enrol.host import Host
 from modfleet.enrol.install import install
 from modfleet.enrol.layout import UNIT
+from modfleet.enrol.rights import RESTART
 from modfleet.enrol.uninstall import uninstall
 from modfleet.enrol.wishes import Wishes
 from modfleet.failure import CommandError, UsageError
@@ -219,3 +220,22 @@ def test_root_follows_no_link_of_the_agent(host, wishes, tmp_path, name):
     with pytest.raises(CommandError, match=f"{name} cannot be used: it is a link"):
         install(wishes(), host, print)
     assert path.is_symlink()
+
+
+def test_the_agent_may_start_the_unit_of_its_server_and_no_other(host, wishes, redis_site, tmp_path):
+    process = tmp_path / f"proc/{redis_site.call('INFO', 'server')['process_id']}"
+    process.mkdir(parents=True)
+    (process / "cgroup").write_text("0::/system.slice/redis-server.service\n")
+    said: list[str] = []
+    install(wishes(add=(RESTART,)), host, said.append, tmp_path)
+    assert "polkit" not in "".join(said)
+    settings = host.path("/etc/modfleet/agents/n1.env")
+    settings.write_text(settings.read_text() + "MODFLEET_RESTART=systemd\n")
+    install(wishes(), host, said.append, tmp_path)
+    assert (
+        "to do by you  let the agent start redis-server.service: put this into /etc/polkit-1/rules.d/50-modfleet-n1.rules:"
+        in said
+    )
+    rule = said[said.index(next(each for each in said if "50-modfleet-n1.rules" in each)) + 1]
+    assert 'action.lookup("unit") == "redis-server.service"' in rule
+    assert 'action.lookup("verb") == "start" && subject.user == "modfleet-agent"' in rule

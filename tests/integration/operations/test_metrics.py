@@ -244,7 +244,7 @@ def test_it_costs_the_same_for_any_fleet(viewer, broker, django_assert_num_queri
     start()
     for count in (2, 60):
         join(*(f"m{number}" for number in range(count)))
-        with django_assert_num_queries(21):
+        with django_assert_num_queries(22):
             viewer.get("/metrics")
 
 

@@ -257,7 +257,7 @@ def test_dependencies_cost_the_same_for_any_number_of_nodes(count, django_assert
     join(*(f"n{number}" for number in range(count)))
     package("json")
     package("main", needs=["json"])
-    with django_assert_num_queries(14):  # 8 for the module; shards; newest version, builds, object, there, under way
+    with django_assert_num_queries(15):  # 9 for the module; shards; newest version, builds, object, there, under way
         plan_of(REQUEST)
 
 

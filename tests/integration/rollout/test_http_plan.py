@@ -34,6 +34,8 @@ DEFAULTS = {
     "offline": "wait",
     "start_at": None,
     "approval": False,
+    "pause_seconds": 5.0,
+    "window": "",
 }
 
 
@@ -60,7 +62,9 @@ def test_it_works(admin):
     assert (answer.status_code, len(body.pop("plan_hash"))) == (200, 64)
     assert body == {
         **GREET,
-        "activation": "load",
+        "activation": "auto",
+        "may_interrupt": False,
+        "may_discard_data": False,
         "total": 4,
         "strategy": {**DEFAULTS, "max_parallel": "50%", "max_failures": "50%", "min_healthy": 1},
         "waves": [wave(0, ["n0000"], max_failures=0), wave(1, ["n0001", "n0002"], max_failures=1)],
@@ -92,7 +96,18 @@ def test_it_works(admin):
 def wave(number, names, *, max_failures):
     return {
         "wave": number,
-        "nodes": [{"node": name, "bytes": 10, "expected": None, "shard": None, "role": None} for name in names],
+        "nodes": [
+            {
+                "node": name,
+                "bytes": 10,
+                "expected": None,
+                "shard": None,
+                "role": None,
+                "way": "load",
+                "restart": None,
+            }
+            for name in names
+        ],
         "total": len(names),
         "max_parallel": 1,
         "max_failures": max_failures,
@@ -347,6 +362,8 @@ def test_every_field_of_a_strategy_can_be_given_as_it_is_answered(admin):
         "offline": "skip",
         "start_at": "2030-01-01T12:00:00Z",
         "approval": True,
+        "pause_seconds": 0.5,
+        "window": "Sat 01:00-05:00 Europe/Berlin",
     }
     for name in ("n0000", "n0001"):
         label_node(name, {"zone": "a"})

@@ -34,7 +34,7 @@ def test_it_works(admin):
     body = answer.json()
     assert answer.status_code == 202
     assert answer["Location"] == f"http://testserver/v2/rollouts/{body['uid']}"
-    assert (body["phase"], body["actor"], body["origin"], body["activation"]) == ("planned", "alice", "api", "load")
+    assert (body["phase"], body["actor"], body["origin"], body["activation"]) == ("planned", "alice", "api", "auto")
     assert body["progress"] == {
         "total": 2,
         "scheduled": 2,
@@ -68,7 +68,10 @@ def test_it_works(admin):
         ({"version": -1}, "version"),
         ({"version": 2**40}, "version"),
         ({"version": 1.5}, "version"),
-        ({"activation": "restart"}, "activation"),
+        ({"activation": "reload"}, "activation"),
+        ({"may_interrupt": 1}, "may_interrupt"),
+        ({"may_discard_data": "yes"}, "may_discard_data"),
+        ({"strategy": {"window": "Sat"}}, "strategy.window"),
         ({"nodes": []}, "nodes"),
         ({"nodes": None}, "nodes"),
         ({"nodes": "n0000"}, "nodes"),

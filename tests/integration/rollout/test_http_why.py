@@ -281,7 +281,15 @@ def _go_on(uid):
 
 
 @pytest.mark.parametrize(
-    "reason", [Reason.LINK_DOWN, Reason.SERVER_HANGS, Reason.SERVER_RESTARTED, Reason.EXTERNAL_CONFIGURATION]
+    "reason",
+    [
+        Reason.LINK_DOWN,
+        Reason.SERVER_HANGS,
+        Reason.SERVER_RESTARTED,
+        Reason.EXTERNAL_CONFIGURATION,
+        Reason.RESTART_REQUIRED,
+        Reason.SERVER_NOT_READY,
+    ],
 )
 def test_what_has_happened_on_a_node_in_progress(why, reason):
     fleet(1)

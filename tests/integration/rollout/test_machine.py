@@ -31,7 +31,17 @@ from rollout.domain.rollout.events import (
 )
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure
 from rollout.messages import FINAL_PHASES, RUNNING_PHASES, Action, Phase, Reason, Report, to_json
-from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Placement, Rollout, ShardMember
+from rollout.models import (
+    FleetFreeze,
+    Liveness,
+    Node,
+    NodeFacts,
+    NodeModule,
+    Operation,
+    Placement,
+    Rollout,
+    ShardMember,
+)
 from rollout.process import offline_nodes, timeouts
 from rollout.process.advance import advance_all
 from rollout.process.manager import ProcessManager
@@ -259,6 +269,7 @@ class Fleet(RuleBasedStateMachine):
             former=list(Operation.attempts.filter(former=True)),
             members={each.node: each for each in ShardMember.objects.all()},
             heard=lambda name: Liveness.objects.get(node=name),
+            servers=lambda name: NodeFacts.objects.get(node=name).server,
         )
         self.one_live_operation_per_placement(rows)
         for rollout in rows.rollouts.values():

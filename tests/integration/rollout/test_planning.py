@@ -249,20 +249,21 @@ def test_calls_that_know_no_strategy_go_on_after_a_failure():
 def test_planning_costs_the_same_for_any_number_of_nodes(count, django_assert_num_queries):
     fleet(count)
     # The nodes, their agents, the builds, the module object, what is there, what is under way, other modules there and coming,
-    # and twice what is known of the builds.
-    with django_assert_num_queries(11):
+    # servers that refuse MODULE LOAD, and twice what is known of the builds.
+    with django_assert_num_queries(12):
         planned()
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         planned(selector=Selector(names=("n*",)))
-    # The nodes, their agents, their shards; what else is there and on its way; what is under way, and there.
-    with django_assert_num_queries(7):
+    # The nodes, their agents, their shards; what else is there and on its way; what is under way, and there; servers that refuse
+    # MODULE LOAD.
+    with django_assert_num_queries(8):
         planned(action=Action.REMOVE)
 
 
 @pytest.mark.parametrize("count", [5, 50])
 def test_finding_taken_commands_costs_the_same_for_any_number_of_nodes(count, django_assert_num_queries):
     load_rival(fleet(count)[1:])
-    with django_assert_num_queries(13):  # two more for the other modules' builds and objects
+    with django_assert_num_queries(14):  # two more for the other modules' builds and objects
         assert len(planned().skipped) == count - 1
 
 

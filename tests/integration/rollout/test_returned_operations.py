@@ -9,7 +9,7 @@ from eventstore import database_now, head
 from rollout.messages import Activation, Phase, Reason
 from rollout.models import Liveness, Operation, Rollout
 from rollout.process.advance import advance
-from rollout.queries.explanations import of_node
+from rollout.queries.explanations import of_node, of_rollout
 from tests.integration.rollout.shard_of_four import ALL_AT_ONCE, STATES, shard
 from tests.recorded_fleet import (
     differences,
@@ -69,6 +69,19 @@ def test_a_server_that_is_ready_only_by_its_heartbeats_is_skipped_in_the_end():
     assert "The agent has returned each of" in row.message
     assert 600 <= seconds <= 600 + 330
     assert head() - before < 30
+
+
+def test_a_rollout_says_why_a_release_was_returned():
+    upload()
+    join("n1")
+    uid = start(careful=ALL_AT_ONCE)
+    said = "The server is loading its data."
+    for release in (1, 2):
+        answer(uid, "n1", Phase.SCHEDULED, reason=Reason.SERVER_NOT_READY, message=said, release=release)
+        say(beat("n1"))
+        advance(uid)
+    assert operation(uid, "n1").phase == "scheduled"
+    assert f"because its agent has returned the last one: {said}" in of_rollout(uid).document["summary"]
 
 
 def test_only_a_heartbeat_counts_after_a_return():

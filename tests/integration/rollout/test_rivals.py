@@ -25,7 +25,7 @@ from tests.recorded_fleet import (
     start,
     state_of,
 )
-from tests.simulation.agents import Deed, Script
+from tests.simulation.orders import Deed, Script
 from tests.simulation.world import World
 
 A, B, C = "n0000", "n0001", "n0002"

@@ -62,11 +62,38 @@ def test_a_missing_one_is_named(variable):
         ("BEAT_SECONDS", "0"),
         ("BEAT_SECONDS", "soon"),
         ("LABELS", "zone"),
+        ("FAILOVER", "always"),
+        ("SENTINEL_URLS", "redis://host:26379"),
+        ("SENTINEL_URLS", '["redis://host"]'),
+        ("SENTINEL_URLS", '["http://host:26379"]'),
+        ("SENTINEL_MASTER", "*"),
     ],
 )
 def test_a_wrong_one_is_named(variable, value):
     with pytest.raises(SettingsError, match=f"^MODFLEET_{variable} is wrong: "):
         settings_from(ENVIRON | {f"MODFLEET_{variable}": value})
+
+
+@pytest.mark.parametrize("missing", ["SENTINEL_URLS", "SENTINEL_MASTER"])
+def test_a_failover_by_sentinel_needs_the_sentinels(missing):
+    more = {
+        "MODFLEET_FAILOVER": "sentinel",
+        "MODFLEET_PERSISTENCE": "rewrite",
+        "MODFLEET_SENTINEL_URLS": '["redis://user:p@host:26379", "rediss://[::1]:26380"]',
+        "MODFLEET_SENTINEL_MASTER": "main",
+    }
+    settings = settings_from(ENVIRON | more)
+    assert settings.sentinel_urls == ("redis://user:p@host:26379", "rediss://[::1]:26380")
+    with pytest.raises(
+        SettingsError, match=r"^MODFLEET_FAILOVER=sentinel needs MODFLEET_SENTINEL_URLS and MODFLEET_SENTINEL_MASTER\.$"
+    ):
+        settings_from(ENVIRON | more | {f"MODFLEET_{missing}": ""})
+
+
+@pytest.mark.parametrize("way", ["sentinel", "command"])
+def test_a_failover_that_rewrites_the_main_file_needs_its_owner(way):
+    with pytest.raises(SettingsError, match=rf"^MODFLEET_FAILOVER={way} needs MODFLEET_PERSISTENCE=rewrite"):
+        settings_from(ENVIRON | {"MODFLEET_FAILOVER": way})
 
 
 SECURED = {"BROKER_URL": "rediss://broker/0", "SERVER_URL": "rediss://server"}

@@ -1,5 +1,7 @@
 """Which heartbeats degrade a node."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED, Degradation, degradation_of
@@ -39,6 +41,15 @@ def test_a_usable_server_and_no_failed_check(known):
 
 def test_a_server_that_cannot_be_used():
     found = judged(heartbeat(AWAY, finding(FindingStatus.FAIL)))
+    assert found == Degradation(reason="server_unreachable", message="The server cannot be reached.")
+
+
+@pytest.mark.parametrize("known", [None, KNOWN])
+def test_a_server_that_an_operation_restarts(known):
+    """The operation says how that ends. If it has failed, the problem counts."""
+    away = replace(AWAY, maintenance="restart", would_start="no")
+    assert judged(heartbeat(away, finding(FindingStatus.FAIL)), known) == known
+    found = judged(heartbeat(replace(AWAY, maintenance="recovery")), known)
     assert found == Degradation(reason="server_unreachable", message="The server cannot be reached.")
 
 

@@ -48,8 +48,8 @@ def test_an_older_control_plane_expects_nothing_and_an_older_agent_tells_no_rele
     assert (command.release, command.expects, report.release) == (0, None, 0)
 
 
-def test_an_agent_that_names_no_capabilities_does_not_check_the_role():
-    assert set(Capability) - FORMER_CAPABILITIES == {Capability.CHECK_ROLE}
+def test_an_agent_that_names_no_capabilities_neither_checks_the_role_nor_restarts():
+    assert set(Capability) - FORMER_CAPABILITIES == {Capability.CHECK_ROLE, Capability.RESTART}
 
 
 #: What an agent of the former release sends of a master.

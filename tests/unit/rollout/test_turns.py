@@ -60,6 +60,28 @@ def test_an_install_and_an_upgrade_go_to_the_replicas_first(node, unfinished, lo
 @pytest.mark.parametrize(
     ("node", "unfinished", "loaded", "expected"),
     [
+        ("s1", "m r1 r2 s1", "m r1 r2 s1", None),
+        ("r1", "m r1 r2 s1", "m r1 r2 s1", (Block.SHARD_ORDER, None)),
+        ("r1", "m r1 r2", "m r1 r2", None),
+        ("m", "m r1", "m r1", (Block.SHARD_ORDER, None)),
+        ("m", "m", "m", None),
+        # The master keeps it, or a replica does, which would become the master.
+        ("r2", "r2", "m r1 r2 s1", (Block.SHARD_ORDER, Reason.MASTER_HAS_MODULE)),
+        ("m", "m", "m r2", (Block.SHARD_ORDER, Reason.MASTER_HAS_MODULE)),
+    ],
+)
+def test_a_removal_and_a_downgrade_by_restarts_go_to_the_replicas_first(node, unfinished, loaded, expected, target):
+    have = dict.fromkeys(loaded.split(), 2) | (
+        {} if target is None else dict.fromkeys(set(SHARD) - set(loaded.split()), 1)
+    )
+    known = fleet(unfinished=unfinished.split(), loaded=have, target=target)
+    assert why(node, known, target=target, restarts=True) == expected
+
+
+@pytest.mark.parametrize("target", [None, 1])
+@pytest.mark.parametrize(
+    ("node", "unfinished", "loaded", "expected"),
+    [
         ("m", "m r1 r2 s1", {}, None),
         ("r1", "m r1 r2 s1", {}, (Block.SHARD_ORDER, None)),
         ("r1", "r1 r2 s1", {"m": 1}, None),
@@ -74,6 +96,14 @@ def test_a_removal_and_a_downgrade_go_to_the_master_first(node, unfinished, load
     everywhere = dict.fromkeys(("m", "r1", "r2", "s1"), 2)
     without = {name: version for name, version in (everywhere | loaded).items() if target or version != 1}
     assert why(node, fleet(unfinished=unfinished.split(), target=target, loaded=without), target=target) == expected
+
+
+def test_a_replica_gets_less_by_a_restart_only_if_its_master_can_follow():
+    """Otherwise it would lack what its master writes."""
+    unsafe = {"m": (Reason.MIN_REPLICAS, "It has 1 good replica.")}
+    known = fleet(unfinished=("m", "r1", "r2", "s1"), loaded=dict.fromkeys(SHARD, 2), target=1)
+    assert why("r2", known, target=1, restarts=True) is None
+    assert why("r2", replace(known, unsafe=unsafe), target=1, restarts=True) == (Block.RESTART, Reason.MIN_REPLICAS)
 
 
 def test_nodes_that_a_rollback_would_leave_in_the_wrong_order_do_not_wait_for_each_other():

@@ -1,0 +1,409 @@
+"""Changes by restart, through the REST API, on real servers with real agents."""
+
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel as SentinelClient
+
+from tests.fleet import FINAL, PAUSE, ROLLOUTS, Fleet, remove_folder, running_fleet, short_folder
+from tests.integration.agent.conftest import VALKEY
+from tests.ports import free_port
+from tests.shards import ADDRESS, Machine, Shard, machines, module, sentinel, upload
+from tests.waiting import wait_for
+
+REDIS = Path(shutil.which("redis-server") or "redis-server")
+both = pytest.mark.parametrize("binary", [VALKEY, REDIS], ids=["valkey", "redis"])
+SETTINGS = {
+    "MODFLEET_BEAT_SECONDS": "1",
+    "MODFLEET_ACCESS": "restart",
+    "MODFLEET_RESTART": "shutdown",
+}
+KEYS = 1000
+#: Each key takes so many microseconds to load in the version SLOW.
+SLOW, SLEEP = 3, 10_000
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory) -> Iterator[Fleet]:
+    """A control plane without nodes of its own, with the modules of these tests."""
+    with running_fleet(nodes=0) as fleet:
+        folder = tmp_path_factory.mktemp("packages")
+        for version in (1, 2):
+            upload(fleet, module(folder, "keeps", version, "keeps.set"))
+        upload(fleet, module(folder, "keeps", SLOW, "keeps.set", SLEEP=str(SLEEP)))
+        yield fleet
+
+
+@contextmanager
+def stock(control: Fleet, name: str, binary: Path, *lines: str) -> Iterator[Machine]:
+    """A server as packages install it: it refuses MODULE LOAD."""
+    extra = ("enable-module-command no", "loading-process-events-interval-bytes 1024", *lines)
+    folder = short_folder()
+    machine = Machine(name, folder / name, binary, extra=extra, settings=SETTINGS)
+    try:
+        with machines(control, [machine]):
+            yield machine
+        control.post(f"/v2/nodes/{name}/decommission", status=200)
+    finally:
+        remove_folder(folder)
+
+
+def body(node: Machine, action: str, version: int, **fields: Any) -> dict[str, Any]:
+    strategy = {"settle_seconds": 0.1, **fields.pop("strategy", {})}
+    body = {"action": action, "module_name": "keeps", "version": version, "strategy": strategy, "nodes": [node.name]}
+    return {**body, **fields}
+
+
+def carry_out(control: Fleet, node: Machine, action: str, version: int, **fields: Any) -> dict[str, Any]:
+    """The operation on the node when its rollout has ended."""
+    uid = control.post(ROLLOUTS, body(node, action, version, **fields))["uid"]
+    ended = {*FINAL, "paused"}
+    wait_for(lambda: control.rollout(uid)["phase"] in ended, pause=PAUSE, state=lambda: control.state(uid))
+    found: dict[str, Any] = control.get(f"{ROLLOUTS}/{uid}/nodes/{node.name}")
+    return found
+
+
+def keep(node: Machine) -> None:
+    with redis.Redis(unix_socket_path=str(node.socket)) as client, client.pipeline(transaction=False) as pipe:
+        for key in range(KEYS):
+            pipe.execute_command("KEEPS.SET", f"key{key}", key)
+        pipe.execute()
+
+
+def kept(node: Machine) -> int:
+    return sum(node.call("KEEPS.GET", f"key{key}") == key for key in range(KEYS))
+
+
+@both
+def test_a_stock_server(control, binary):
+    """Nothing, installed, upgraded, removed: each time by a restart."""
+    with stock(control, f"stock-{binary.name}", binary) as node:
+        planned = control.post(f"{ROLLOUTS}/plan", body(node, "install", 1, may_interrupt=True), status=200)
+        assert planned["waves"][0]["nodes"][0]["restart"] == {
+            "away_seconds": pytest.approx(1, abs=1),
+            "failover": "",
+            "full_sync_expected": False,
+        }
+        done = carry_out(control, node, "install", 1, may_interrupt=True)
+        assert (done["phase"], done["way"]) == ("succeeded", "restart"), done
+        keep(node)
+        done = carry_out(control, node, "install", 2, may_interrupt=True)
+        assert (done["phase"], node.loaded(), kept(node)) == ("succeeded", [("keeps", 2)], KEYS), done
+        assert 0 < done["restart"]["downtime_seconds"] < 60
+
+        run_id = node.run_id
+        assert carry_out(control, node, "remove", 2, may_interrupt=True, even_if_used=True)["reason"] == "data_in_use"
+        assert (node.run_id, kept(node)) == (run_id, KEYS)
+        node.call("FLUSHALL")
+        done = carry_out(control, node, "remove", 2, may_interrupt=True, even_if_used=True)
+        assert (done["phase"], node.loaded(), node.lines()) == ("succeeded", [], []), done
+        wait_for(lambda: control.get(f"/v2/nodes/{node.name}")["server_state"]["maintenance"] == "", pause=PAUSE)
+
+
+@both
+@pytest.mark.parametrize("activation", [None, "files"])
+def test_the_rollback_of_a_first_installation(control, binary, activation):
+    """It restarts the server too. Files that were there before stay."""
+    with stock(control, f"first-{binary.name}-{activation}", binary) as node:
+        if activation is not None:
+            assert carry_out(control, node, "install", 1, activation=activation)["phase"] == "succeeded"
+        before = node.files().keys()
+        carry_out(control, node, "install", 1, may_interrupt=True)
+        uid = control.get(ROLLOUTS)["results"][0]["uid"]
+        assert node.loaded() == [("keeps", 1)]
+        undo = control.post(f"{ROLLOUTS}/{uid}/rollback")["uid"]
+        wait_for(lambda: control.rollout(undo)["phase"] in FINAL, pause=PAUSE, state=lambda: control.state(undo))
+        done = control.get(f"{ROLLOUTS}/{undo}/nodes/{node.name}")
+        assert (done["way"], done["phase"], node.loaded(), node.lines()) == ("restart", "rolled_back", [], []), done
+        assert node.files().keys() == before
+
+
+@both
+def test_what_is_not_restarted(control, binary):
+    with stock(control, f"kept-{binary.name}", binary, 'save ""') as node:
+        run_id = node.run_id
+        for fields, reason in (
+            ({}, "restart_required"),
+            ({"activation": "load", "may_interrupt": True}, "restart_required"),
+            ({"may_interrupt": True}, "would_lose_data"),
+        ):
+            done = carry_out(control, node, "install", 1, **fields)
+            assert (done["phase"], done["reason"]) == ("skipped", reason), done
+        assert (node.run_id, node.loaded()) == (run_id, [])
+        done = carry_out(control, node, "install", 1, may_interrupt=True, may_discard_data=True)
+        assert (done["phase"], node.loaded()) == ("succeeded", [("keeps", 1)]), done
+
+
+def _loads_slowly(control: Fleet, binary: Path, keys: int, deadline: float) -> None:
+    with stock(control, f"slow-{binary.name}-{keys}", binary) as node:
+        assert carry_out(control, node, "install", 1, may_interrupt=True)["phase"] == "succeeded"
+        for key in range(keys):
+            node.call("KEEPS.SET", f"key{key}", key)
+        limits = {"node_deadline_seconds": deadline, "progress_deadline_seconds": deadline}
+        done = carry_out(control, node, "install", SLOW, may_interrupt=True, strategy=limits)
+        assert (done["phase"], node.loaded()) == ("succeeded", [("keeps", SLOW)]), done
+        assert done["restart"]["downtime_seconds"] > deadline
+        assert node.call("DBSIZE") == keys
+
+
+@both
+def test_a_load_that_takes_longer_than_the_deadline(control, binary):
+    _loads_slowly(control, binary, keys=800, deadline=6)
+
+
+@pytest.mark.full
+@both
+def test_a_load_that_takes_two_minutes(control, binary):
+    _loads_slowly(control, binary, keys=12_000, deadline=30)
+
+
+@contextmanager
+def trio(control: Fleet, prefix: str, binary: Path, save: str = '""', **settings: str) -> Iterator[Shard]:
+    """A master `a`, and its replicas `b` and `c`, by default without persistence."""
+    folder = short_folder()
+    settings = {**SETTINGS, "MODFLEET_PERSISTENCE": "rewrite", **settings}
+    made = [
+        Machine(f"{prefix}-{each}", folder / each, binary, extra=[f"save {save}"], settings=settings) for each in "abc"
+    ]
+    try:
+        with machines(control, made):
+            a, *replicas = made
+            for each in replicas:
+                each.follow(a)
+            for each in made:
+                wait_for(partial(each.is_in_step, a))
+                each.call("CONFIG", "REWRITE")
+            shard = Shard(control, made)
+            wait_for(lambda: shard.masters() == {a.name: "", **{each.name: a.name for each in replicas}}, pause=PAUSE)
+            yield shard
+        for each in made:
+            control.post(f"/v2/nodes/{each.name}/decommission", status=200)
+    finally:
+        remove_folder(folder)
+
+
+@both
+def test_a_shard_without_persistence(control, binary):
+    """Replica, replica, failover, former master. No key is lost."""
+    with trio(control, f"trio-{binary.name}", binary, MODFLEET_FAILOVER="command") as shard:
+        a, b, c = shard.machines
+        shard.carry_out("install", "keeps", 1)
+        keep(a)
+        run_ids = [each.run_id for each in shard.machines]
+        planned = control.post(f"{ROLLOUTS}/plan", shard.body("install", "keeps", 2), status=200)
+        assert [each["restart"]["failover"] for wave in planned["waves"] for each in wave["nodes"]] == [
+            "",
+            "",
+            "command",
+        ]
+        uid = shard.carry_out("install", "keeps", 2)
+        assert shard.turns(uid) == [b.name, c.name, a.name]
+        done = control.get(f"{ROLLOUTS}/{uid}/nodes/{a.name}")["restart"]["failover"]
+        assert (done["way"], done["former"], 0 < done["pause_seconds"] < 5) == ("command", a.address, True), done
+        (new,) = [each for each in (b, c) if each.address == done["new"]]
+        assert [each.loaded() for each in shard.machines] == [[("keeps", 2)]] * 3
+        assert not set(run_ids) & {each.run_id for each in shard.machines}
+        assert new.master_port() == 0
+        assert all(each.master_port() == new.port for each in shard.machines if each is not new)
+        wait_for(lambda: [kept(each) for each in shard.machines] == [KEYS] * 3)
+        for each in shard.machines:  # each starts as what it is now
+            if each is not new:
+                each.restart()
+                wait_for(partial(each.is_in_step, new))
+                assert (each.master_port(), kept(each)) == (new.port, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("binary", "turn", "victim"),
+    [
+        pytest.param(
+            binary,
+            turn,
+            victim,
+            marks=() if (binary, turn) == (REDIS, "master") and victim != "worker" else pytest.mark.full,
+            id=f"{binary.name}-{turn}-{victim}",
+        )
+        for binary in (VALKEY, REDIS)
+        for turn in ("replica", "master")
+        for victim in ("agent", "worker", "server")
+    ],
+)
+def test_a_process_is_killed_while_a_server_is_restarted(control, binary, turn, victim):
+    """The rollout goes on by itself, or after a person resumes it, and the shard ends healthy."""
+    name = f"killed-{binary.name}-{turn}-{victim}"
+    with trio(control, name, binary, save="3600 1", MODFLEET_FAILOVER="command") as shard:
+        a, b, c = shard.machines
+        shard.carry_out("install", "keeps", 1)
+        keep(a)
+        killed = b if turn == "replica" else a
+        uid = shard.start("install", "keeps", 2, strategy={"settle_seconds": 1.0})
+        path = f"{ROLLOUTS}/{uid}/nodes/{killed.name}"
+        phases = {"restarting", "probing", "settling"}
+        wait_for(lambda: control.get(path)["phase"] in phases, pause=PAUSE, state=lambda: control.state(uid))
+        match victim:
+            case "agent":
+                killed.leave()
+                killed.join(control)
+            case "server":
+                killed.die(signal.SIGKILL)
+            case _:
+                control.up.kill("worker")
+
+        def goes_on() -> bool:
+            phase = control.rollout(uid)["phase"]
+            if phase == "paused":
+                control.post(f"{ROLLOUTS}/{uid}/retry", status=202)
+            return phase in FINAL
+
+        wait_for(goes_on, pause=PAUSE, state=lambda: control.state(uid))
+        assert control.rollout(uid)["phase"] == "succeeded", control.state(uid)
+        (new,) = [each for each in (b, c) if each.master_port() == 0]
+        wait_for(lambda: all(each.is_in_step(new) for each in (a, b, c)))
+        assert [each.loaded() for each in (a, b, c)] == [[("keeps", 2)]] * 3
+        assert [kept(each) for each in (a, b, c)] == [KEYS] * 3
+        assert new.call("SET", "written", "now")
+        maintenance = (control.get(f"/v2/nodes/{each}")["server_state"]["maintenance"] for each in shard.names)
+        wait_for(lambda: set(maintenance) <= {""}, pause=PAUSE)
+
+
+class Writer(threading.Thread):
+    """A client that writes from the start of the block to its end, and knows which writes were acknowledged."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self.acknowledged = 0
+        #: The longest time between two acknowledged writes, seconds.
+        self.stall = 0.0
+        self._client = client
+        self._ends = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_for_more()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self.join()
+
+    def run(self) -> None:
+        last = time.monotonic()
+        while not self._ends.wait(0.001):
+            with suppress(redis.RedisError):
+                self._client.execute_command("KEEPS.SET", f"written{self.acknowledged}", self.acknowledged)
+                self.acknowledged += 1
+                self.stall, last = max(self.stall, time.monotonic() - last), time.monotonic()
+
+    def wait_for_more(self) -> None:
+        before = self.acknowledged
+        wait_for(lambda: self.acknowledged >= before + 100)
+
+    def lost(self, client: Any) -> list[int]:
+        """The acknowledged writes that the masters do not have."""
+        return [
+            each for each in range(self.acknowledged) if client.execute_command("KEEPS.GET", f"written{each}") != each
+        ]
+
+
+@both
+def test_clients_of_sentinel_lose_no_write(control, binary, capsys):
+    name = f"watched-{binary.name}"
+    port = free_port()
+    urls = json.dumps([f"redis://{ADDRESS}:{port}"])
+    sentinel_settings = {
+        "MODFLEET_FAILOVER": "sentinel",
+        "MODFLEET_SENTINEL_URLS": urls,
+        "MODFLEET_SENTINEL_MASTER": "main",
+    }
+    with trio(control, name, binary, **sentinel_settings) as shard:
+        a = shard.machines[0]
+        with sentinel(a.folder.parent, a, port=port) as watcher:
+            wait_for(lambda: len(watcher.call("SENTINEL", "REPLICAS", "main")) == 2)
+            shard.carry_out("install", "keeps", 1)
+            client = SentinelClient([(ADDRESS, port)]).master_for("main", retry=Retry(NoBackoff(), 0))
+            with Writer(client) as writer:
+                uid = shard.carry_out("install", "keeps", 2)
+                writer.wait_for_more()
+            assert writer.lost(client) == []
+            client.close()
+            done = control.get(f"{ROLLOUTS}/{uid}/nodes/{a.name}")["restart"]["failover"]
+            with capsys.disabled():
+                pass
+            assert done["way"] == "sentinel"
+            assert [each.loaded() for each in shard.machines] == [[("keeps", 2)]] * 3
+            assert a.master_port() != 0
+
+
+@contextmanager
+def cluster(control: Fleet, prefix: str, binary: Path) -> Iterator[Shard]:
+    """Three masters `a`, `b` and `c`, each with a replica: `d`, `e` and `f`."""
+    folder = short_folder()
+    settings = {**SETTINGS, "MODFLEET_FAILOVER": "cluster"}
+    made = [
+        Machine(
+            f"{prefix}-{each}",
+            folder / each,
+            binary,
+            extra=["cluster-enabled yes", f"cluster-port {free_port()}"],
+            settings=settings,
+        )
+        for each in "abcdef"
+    ]
+    try:
+        with machines(control, made):
+            masters, replicas = made[:3], made[3:]
+            bus = masters[0].call("CONFIG", "GET", "cluster-port")[1]
+            for each in made[1:]:
+                each.call("CLUSTER", "MEET", "127.0.0.1", made[0].port, bus)
+            for number, each in enumerate(masters):
+                each.call("CLUSTER", "ADDSLOTSRANGE", number * 5461, (number + 1) * 5461 - (number < 2))
+            wait_for(lambda: all(each.call("CLUSTER INFO")["cluster_known_nodes"] == "6" for each in made))
+            for master, replica in zip(masters, replicas, strict=True):
+                replica.call("CLUSTER", "REPLICATE", master.call("CLUSTER", "MYID"))
+            wait_for(lambda: all(each.call("CLUSTER INFO")["cluster_state"] == "ok" for each in made))
+            wait_for(lambda: all(each.call("CLUSTER", "NODES").count("slave") == 3 for each in made))
+            wait_for(lambda: all(each.info("replication").get("master_link_status") == "up" for each in replicas))
+            shard = Shard(control, made)
+            names = {each.name: "" for each in masters}
+            names |= {replica.name: master.name for master, replica in zip(masters, replicas, strict=True)}
+            wait_for(lambda: shard.masters() == names, pause=PAUSE)
+            yield shard
+        for each in made:
+            control.post(f"/v2/nodes/{each.name}/decommission", status=200)
+    finally:
+        remove_folder(folder)
+
+
+@both
+def test_clients_of_a_cluster_lose_no_write(control, binary, capsys):
+    """Three masters and three replicas: afterwards, the replicas are the masters."""
+    name = f"cluster-{binary.name}"
+    with cluster(control, name, binary) as shard:
+        shard.carry_out("install", "keeps", 1)
+        former, others = shard.machines[:3], shard.machines[3:]
+        client = RedisCluster("127.0.0.1", former[0].port)
+        with Writer(client) as writer:
+            uid = shard.carry_out("install", "keeps", 2)
+            writer.wait_for_more()
+        assert writer.lost(client) == []
+        client.close()
+        with capsys.disabled():
+            pass
+        done = {each: control.get(f"{ROLLOUTS}/{uid}/nodes/{each}") for each in shard.names}
+        for master, replica in zip(former, others, strict=True):
+            assert done[replica.name]["finished_at"] <= done[master.name]["released_at"]
+        assert [each.loaded() for each in shard.machines] == [[("keeps", 2)]] * 6
+        assert [each.info("replication")["role"] for each in shard.machines] == ["slave"] * 3 + ["master"] * 3
