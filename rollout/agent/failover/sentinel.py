@@ -60,6 +60,13 @@ class Sentinel(Peer):
     def fails_over(self) -> bool:
         return "failover_in_progress" in _flags(self.shard())
 
+    def master_instead(self, failover: Failover) -> str:
+        """Return the master that it names instead of this one, empty if none. The same server by another name is none: it would
+        follow itself."""
+        shard, now = self.shard(), self.master()  # during a failover, the first still shows the former master
+        is_same = shard.get("runid") == failover.run_id and "failover_in_progress" not in _flags(shard)
+        return "" if now == failover.was or is_same else now
+
     def refuse_without_rights(self) -> None:
         """Call what changes something for a shard that does not exist. Raises: `FailoverNotPossibleError`."""
         for word in ("FAILOVER", "RESET"):
@@ -172,7 +179,7 @@ class BySentinel:
         while time.monotonic() < end:
             with suppress(ServerSilentError):  # it may write its file for some seconds
                 is_ended = not sentinel.fails_over()  # first: Sentinel names the new master before it ends the failover
-                if (now := sentinel.master()) != failover.was:
+                if now := sentinel.master_instead(failover):
                     return now
                 if is_ended:
                     raise FailoverNotPossibleError("Sentinel has given up its failover. See its log.")
@@ -213,7 +220,7 @@ class BySentinel:
 
     def _named(self, failover: Failover) -> str:
         """Return the master that a Sentinel names instead of this one, empty if none does."""
-        return next((now for each in self._sentinels() if (now := each.master()) != failover.was), "")
+        return next((now for each in self._sentinels() if (now := each.master_instead(failover))), "")
 
     def _lost(self, failover: Failover) -> list[str]:
         """Return the candidates that do not follow the server any more."""

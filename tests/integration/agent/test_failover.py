@@ -23,7 +23,7 @@ from redis.sentinel import Sentinel as SentinelClient
 
 from rollout.agent.doctor import run_doctor
 from rollout.agent.doctor.acl import Level, acl_rules
-from rollout.agent.failover.failover import FailedOver, fail_over, settle
+from rollout.agent.failover.failover import FailedOver, check, fail_over, settle
 from rollout.agent.failover.sentinel import HOLD_SECONDS, SEEN_SECONDS, Sentinel
 from rollout.agent.failover.shard import Failover, FailoverNotPossibleError
 from rollout.agent.operations.runner import Runner
@@ -611,6 +611,20 @@ def test_a_sentinel_that_cannot_be_reached(shard):
     assert "Sentinel 127.0.0.1:1 cannot be asked" in " ".join(done.remarks)
     assert PASSWORD not in " ".join(done.remarks)
     assert shard.new_master() in shard.machines[1:]
+
+
+@both
+@pytest.mark.parametrize("way", ["sentinel"])
+def test_another_name_of_the_same_server_is_no_other_master(shard, way):
+    """As after a change of announce-hostnames. A server that follows itself would refuse each write."""
+    a, *_ = shard.machines
+    kept = check(Server(shard.settings), shard.settings, shard.candidates)
+    shard.watcher.call("SENTINEL", "CONFIG", "SET", "announce-hostnames", "no")
+    named = shard.watcher.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
+    assert f"{named[0]}:{named[1]}" != kept.was
+    assert settle(Server(shard.settings), shard.settings, kept) is None
+    assert a.master_port() == 0
+    shard.writes_at_once()
 
 
 @both
