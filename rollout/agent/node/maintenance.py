@@ -179,4 +179,4 @@ class Maintenance:
 
 def _unfinished(held: Held, entry: Entry | None) -> Entry | None:
     """Return the journal's entry of the restart's operation, None if that has ended, or a newer one has taken its place."""
-    return entry if entry and entry.report is None and entry.generation == held.generation else None
+    return entry if entry and entry.report is None and entry.order == (held.generation, held.attempt) else None

@@ -132,6 +132,7 @@ def _held(operation: Operation, approval: Approval) -> Held:
         module_name=command.module_name,
         version=command.version,
         generation=command.generation,
+        attempt=command.attempt,
         action=command.action,
         run_id=approval.run_id,
         way=approval.supervision.way,

@@ -27,6 +27,7 @@ class Held:
     module_name: str
     version: int
     generation: int
+    attempt: int = 1
     action: Action
     run_id: str
     way: RestartWay
@@ -71,8 +72,8 @@ class HeldFile:
     def of(self, command: Command) -> Held | None:
         """Return the restart in progress if it belongs to this command's operation. Raises: as `read`."""
         held = self.read()
-        is_own = held is not None and (held.module_name, held.generation) == (command.module_name, command.generation)
-        return held if is_own else None
+        asked = (command.module_name, command.generation, command.attempt)
+        return held if held and (held.module_name, held.generation, held.attempt) == asked else None
 
     def write(self, held: Held) -> None:
         """Raises: `OSError`."""

@@ -129,6 +129,16 @@ def test_an_operation_waits_for_the_restart_of_another_one(node, built):
     assert node.restart(built("writes", 1)).phase is Phase.SUCCEEDED
 
 
+def test_a_second_attempt_is_checked_as_the_first_one(node, built):
+    """The file of the first one, which has failed while the server was away, stands for none of its checks."""
+    command = node.command(built("keeps", 1), way=Way.RESTART, attempt=2)
+    node.runner.node.maintenance.held.write(held_by(node, generation=command.generation))
+    report = node.run(command)
+    assert (report.phase, report.reason) == (Phase.SCHEDULED, Reason.SERVER_NOT_READY), report
+    wait_for(lambda: not node.runner.heartbeat(hello=False).facts.maintenance)
+    assert node.run(replace(command, release=1)).phase is Phase.SUCCEEDED
+
+
 def test_a_killed_agent_has_ended_the_server(node, built):
     """Its next heartbeat says so: otherwise that would count as a crash."""
     begin(node, built)
