@@ -60,7 +60,7 @@ class NodeFacts(models.Model):
     include_seen = models.BooleanField(null=True)
     #: Two lines of the server's configuration load the same module.
     has_conflict = models.BooleanField(default=False)
-    #: It loads modules at its start only (`enable-module-command no`), as far as is known.
+    #: It loads modules at its start only (`enable-module-command no`), and its agent restarts it.
     refuses_load = models.BooleanField(default=False, db_default=False, db_index=True)
     #: `restart` while its agent restarts the server, `recovery` if that has failed, or empty.
     maintenance = models.CharField(max_length=32, default="", db_default="", db_index=True)

@@ -10,6 +10,7 @@ from rollout.agent.doctor.acl import Level
 from rollout.agent.doctor.host import Host, is_refused, pairs
 from rollout.agent.doctor.outcome import Outcome, UnknownError, failed, passed, unknown, warned
 from rollout.agent.module_files.include import quoted
+from rollout.agent.restart.supervision import supervision_of
 from rollout.agent.server.observation import OLDEST, has_atomic_migrations
 from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.settings import is_broker
@@ -97,11 +98,15 @@ def enable_module_command(host: Host) -> Outcome:
     with host.session() as session:
         value = _config_get(session, "enable-module-command") or _configured(host, "enable-module-command")
     said = f"`enable-module-command` is `{value}`" if value else "`enable-module-command` is off for this connection"
-    return warned(
-        f"The server refuses MODULE LOAD: {said}. Its modules are changed by a restart only.",
-        "Set `enable-module-command local` and connect by a Unix socket or loopback, or set `yes`. Restart the server. Or let "
-        "the agent restart it: docs/howto/restarts.md.",
+    words = f"The server refuses MODULE LOAD: {said}."
+    fix = (
+        "Set `enable-module-command local` and connect by a Unix socket or loopback, or set `yes`. Restart the server."
     )
+    with host.session() as session:
+        info = session.info("server", "memory")
+    if supervision_of(host.settings, info, host.root).problem:
+        return failed(words, f"{fix} Or let the agent restart it: docs/howto/restarts.md.")
+    return warned(f"{words} The agent restarts it instead.", fix)
 
 
 def server_rights(host: Host) -> Outcome:

@@ -67,10 +67,8 @@ def _row(heartbeat: Heartbeat, before: NodeFacts | None, now: datetime) -> NodeF
             failed=len(failed_checks(findings)) if findings else None,
             warned=sum(each.status == FindingStatus.WARN for each in findings) if findings else None,
             has_conflict=_CONFLICT in failed_checks(findings),
-            refuses_load=any(
-                each.check == _REFUSES_LOAD and each.status in {FindingStatus.FAIL, FindingStatus.WARN}
-                for each in findings
-            ),
+            # Else it fails the check, and waits until a person has changed that.
+            refuses_load=any(each.check == _REFUSES_LOAD and each.status == FindingStatus.WARN for each in findings),
             include_seen=server["include_seen"],
         )
     row.node, row.server, row.reported_at = heartbeat.node, server, now

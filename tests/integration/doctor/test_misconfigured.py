@@ -359,23 +359,28 @@ def client_certificate_is_missing(site):
     site.settings_class, site.more = WithCertificate, {"server_certificate": Path("/nonexistent")}
 
 
-@case(
-    "enable_module_command",
-    "warn",
-    "The server refuses MODULE LOAD: `enable-module-command` is `no`. Its modules are changed by a restart only.",
-)
+@case("enable_module_command", "fail", "The server refuses MODULE LOAD: `enable-module-command` is `no`.")
 def module_commands_are_off(site):
     site.server.lines[0] = "enable-module-command no"
 
 
 @case(
     "enable_module_command",
-    "warn",
-    "The server refuses MODULE LOAD: `enable-module-command` is off for this connection. Its modules are changed by a restart "
-    "only.",
+    "fail",
+    "The server refuses MODULE LOAD: `enable-module-command` is off for this connection.",
 )
 def module_commands_are_off_by_default(site):
     site.server.lines[0] = ""
+
+
+@case(
+    "enable_module_command",
+    "warn",
+    "The server refuses MODULE LOAD: `enable-module-command` is `no`. The agent restarts it instead.",
+)
+def module_commands_are_off_and_the_agent_restarts_the_server(site):
+    module_commands_are_off(site)
+    site.environ |= {"MODFLEET_ACCESS": "restart", "MODFLEET_RESTART": "external"}
 
 
 @case("enable_module_command", "unknown", "The server answers: unknown subcommand.")
