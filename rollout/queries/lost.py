@@ -1,16 +1,20 @@
 """Nodes of a rollout that succeeded, and count as failures since."""
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
-from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED
+from rollout.domain.node.health import DOCTOR_FAILED, NOT_EXAMINED, WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
 from rollout.domain.words import sentence, with_cause
 from rollout.messages import Action, Phase
-from rollout.models import Node, NodeModule, Operation, Rollout
+from rollout.models import Node, NodeFacts, NodeModule, Operation, Rollout
 from rollout.queries.harm import HEARD_SINCE, harmed_nodes
 from rollout.queries.node_documents import drift_reason
 
 _DEGRADED = Q(phase=NodePhase.DEGRADED) & ~Q(degraded_reason__in=[DOCTOR_FAILED, NOT_EXAMINED])
+#: Matches nodes whose server answers again. They stay degraded until the doctor has examined them.
+_ANSWERS = ~Q(degraded_reason=WOULD_NOT_START) & Exists(
+    NodeFacts.objects.filter(node=OuterRef("name"), server__problem="")
+)
 
 
 def lost_nodes(row: Rollout) -> dict[str, tuple[int, str]]:
@@ -25,7 +29,7 @@ def lost_nodes(row: Rollout) -> dict[str, tuple[int, str]]:
     if row.action == Action.INSTALL:
         drifted = NodeModule.objects.filter(module_name=row.module_name, version=row.version, drifted_at__isnull=False)
         states |= {each.node: _drifted_in_words(each) for each in drifted}
-    unusable = Node.objects.filter(Q(phase=NodePhase.OFFLINE) | _DEGRADED)
+    unusable = Node.objects.filter(Q(phase=NodePhase.OFFLINE) | (_DEGRADED & ~_ANSWERS))
     states |= {
         name: _unusable_in_words(phase, reason, message)
         for name, phase, reason, message in unusable.values_list("name", "phase", "degraded_reason", "degraded_message")

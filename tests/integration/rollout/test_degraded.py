@@ -188,6 +188,19 @@ def test_what_was_heard_before_a_success_is_no_loss(facts):
     assert rollout(uid).phase == "paused"
 
 
+def test_a_node_that_is_examined_after_a_restart_is_no_loss():
+    """It stays degraded until its doctor has ended, but its server answers again."""
+    fleet(3)
+    uid = start(max_parallel=1, careful={"canary": 1})
+    beat("n0000", facts=AWAY)
+    say(uid, "n0000", inventory=inventory(installed()))
+    beat("n0000", doctor=None, modules=[installed()])
+    assert node("n0000").phase == "degraded"
+    advance(uid)
+    assert bad_nodes(uid) == (0, 0)
+    assert rollout(uid).phase == "running"
+
+
 def test_a_server_that_would_not_start_gets_one_attempt_to_repair_it():
     fleet(1)
     would_not = replace(USABLE, would_start="no", would_start_reason="/x.so does not exist.")
