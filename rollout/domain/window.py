@@ -10,7 +10,7 @@ _WORDS = re.compile(r"(?:(?P<days>[A-Za-z,-]+) +)?(?P<start>\d\d:\d\d)-(?P<end>\
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class WeeklyWindow:
     """`days`: those on which it opens, Monday is 0. An `end` that is not after `start` is on the next day."""
 
     days: frozenset[int]
@@ -34,7 +34,7 @@ class Window:
         return opens.astimezone(UTC), closes.astimezone(UTC)
 
 
-def parse_window(text: str) -> Window:
+def parse_window(text: str) -> WeeklyWindow:
     """Read a window. Without days, it opens each day. Raises: `ValueError` with a sentence."""
     found = _WORDS.fullmatch(text.strip())
     if found is None:
@@ -49,7 +49,7 @@ def parse_window(text: str) -> Window:
         zone = ZoneInfo(found["zone"])
     except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
         raise ValueError(f"{found['zone']} is no time zone, such as UTC or Europe/Berlin.") from error
-    return Window(days=_days(found["days"]), start=start, end=end, zone=zone)
+    return WeeklyWindow(days=_days(found["days"]), start=start, end=end, zone=zone)
 
 
 def _days(text: str | None) -> frozenset[int]:
