@@ -41,7 +41,7 @@ def keep_successes(reports: Iterable[Report], operations: Mapping[str, Operation
 
 def _forget(contents: Collection[str]) -> None:
     """Delete what these builds have too many of: so that a node that lies again and again displaces no other node's word."""
-    # What a node has said that has left since counts no more, so it takes nobody's place.
+    # Only nodes of the fleet count, so a node that has left takes no place.
     rows = believed_successes().filter(content_sha256__in=contents).order_by("-recorded_at", "key", "node")
     found = list(rows.values_list("content_sha256", "key", "node", "pk"))
     of_node: Counter[tuple[str, str]] = Counter()

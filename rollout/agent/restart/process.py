@@ -71,7 +71,7 @@ def wait_for_start(
     Raises: `RestartFailedError`.
     """
     progress, starts = "", set[str]()
-    moved = told = time.monotonic()
+    moved = noted = time.monotonic()
     while True:
         seen = ""
         info: Mapping[str, str] = {}
@@ -87,8 +87,8 @@ def wait_for_start(
                 return info
             seen = f"{info.get('run_id')} {info.get('loading_loaded_bytes')}"
             starts.add(info.get("run_id", ""))
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - noted > TELL_SECONDS:
+                noted = time.monotonic()
                 tell(f"The server reads its data: {info.get('loading_loaded_perc', '?')} %.")
         elif info:
             seen = run_id
