@@ -41,6 +41,7 @@ class Purpose(StrEnum):
     EXECUTE = "execute"
     CANCEL = "cancel"
     REKEY = "rekey"
+    HOLDS = "holds"
     HEARTBEAT = "heartbeat"
     REPORTS = "reports"
     ENROL = "enrol"

@@ -70,6 +70,9 @@ _FACTS = {
         "restart_problem",
         "failover",
         "maintenance",
+        "withheld",
+        "save_problem",
+        "full_syncs",
     ),
     "Replication": (
         "role",

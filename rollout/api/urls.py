@@ -36,7 +36,7 @@ urlpatterns = [
     path("v2/rollouts/<str:uid>/nodes/<str:name>/cancel", RolloutVerbViewSet.as_view({"post": "cancel"})),
     *(
         path(f"v2/rollouts/<str:uid>/{verb}", RolloutVerbViewSet.as_view({"post": verb}))
-        for verb in ("pause", "resume", "promote", "abort", "retry", "rollback", "approve", "reject")
+        for verb in ("pause", "resume", "promote", "abort", "retry", "rollback", "failback", "approve", "reject")
     ),
     path("v2/freeze", FreezeViewSet.as_view({"get": "retrieve", "post": "create", "delete": "destroy"})),
     path("v2/ignored-replicas", IgnoredReplicaViewSet.as_view({"get": "list", "post": "create"})),
@@ -55,5 +55,6 @@ urlpatterns = [
     path("v2/join-tokens/<str:token>", JoinTokenViewSet.as_view({"get": "retrieve", "delete": "destroy"})),
     path("v2/enrolment", EnrolmentViewSet.as_view({"get": "retrieve", "post": "create"})),
     path("v2/enrolment/keys", EnrolmentViewSet.as_view({"post": "add_key"})),
+    path("v2/enrolment/holds", EnrolmentViewSet.as_view({"post": "holds"})),
     path("v2/events", EventViewSet.as_view({"get": "list"})),
 ]

@@ -18,6 +18,7 @@ from rollout.messages import Action, Activation, Command, FailedCalls, Package, 
 from rollout.models import Node, Operation, Rollout
 from rollout.planning.load_order import LoadOrders
 from rollout.process import timeouts
+from rollout.queries.failbacks import listed_addresses
 from rollout.queries.learned import BuildFacts, build_facts, lost_options
 from rollout.queries.operations import rollouts_that_lose_options
 
@@ -32,12 +33,13 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
     former = {each.key: load_orders.contents_of_module(each) for each in operations}
     facts = build_facts(content for each in operations for content in (each.content_sha256, *former[each.key]))
     accepted = rollouts_that_lose_options(rollouts.values())
+    former_masters = listed_addresses(operations)
     sent_at = database_now().timestamp()
     found: dict[tuple[str, int, str, tuple[str, ...]], BuildToFetch | None] = {}
     lacking: list[tuple[Operation, Skip]] = []
     for each in operations:
         build = None
-        if each.action == Action.INSTALL:
+        if each.action == Action.INSTALL and not each.fails_back_to:
             planned = (each.module_name, each.version, each.content_sha256, platforms[each.node])
             if planned not in found:
                 found[planned] = build_to_fetch(*planned)
@@ -48,7 +50,10 @@ def commands_of(operations: Sequence[Any]) -> Iterator[tuple[Any, Command]]:
                 continue
         # If its start is not known, no agent accepts the command; its next heartbeat leads to another one.
         incarnation = (each.incarnation or "unknown") if nodes[each.node].identity == Identity.SIGNED else ""
-        command = _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation)
+        command = replace(
+            _command(each, build, rollouts[each.rollout], sent_at, load_orders, incarnation),
+            fails_back_to=former_masters.get(each.key, ""),
+        )
         new = facts.get(each.content_sha256, BuildFacts()) if build else BuildFacts()
         there = [facts[content] for content in contents[each.key] if content in facts]
         yield (
@@ -105,7 +110,7 @@ def _keeps_options(
 def _rollouts(uids: Iterable[str]) -> dict[str, Rollout]:
     """Return the rollouts, with the fields that commands need."""
     rows = Rollout.objects.filter(uid__in=set(uids)).only(
-        "uid", "strategy", "even_if_used", "adopt", "may_discard_data", "origin", "created_at", "retry_of"
+        "uid", "strategy", "even_if_used", "adopt", "may_discard_data", "one_way", "origin", "created_at", "retry_of"
     )
     return {row.uid: row for row in rows}
 
@@ -145,6 +150,7 @@ def _command(
         undoes=operation.undoes,
         way=Way(operation.way),
         may_discard_data=rollout.may_discard_data,
+        one_way=rollout.one_way is not None and not operation.rollback,
         pause_seconds=strategy.get("pause_seconds", Strategy().pause_seconds),
         correlation_id=operation.correlation_id,
         incarnation=incarnation,

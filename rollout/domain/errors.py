@@ -115,6 +115,20 @@ class RollbackOfAdoptionError(RolloutError):
     code = "rollback_of_adoption"
 
 
+class OneWayError(RolloutError):
+    """The former version cannot read what the new one has written, or that is not known, so nothing is rolled back."""
+
+    kind = Kind.CONFLICT
+    code = "one_way"
+
+
+class NothingToFailBackError(RolloutError):
+    """The rollout has failed over no master, or something newer changes its shards."""
+
+    kind = Kind.CONFLICT
+    code = "nothing_to_fail_back"
+
+
 class NothingToRetryError(RolloutError):
     """No node of this rollout has failed."""
 

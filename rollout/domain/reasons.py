@@ -54,8 +54,9 @@ WORDS: Mapping[Reason, Words] = {
         "Include the master in the rollout. If it is skipped there, remove the cause of that first.",
     ),
     Reason.ROLE_CHANGED: Words(
-        "The server's role, master or replicas changed after the operation was released.",
-        "Nothing to do: the operation is released again when its turn comes in the new order.",
+        "The server's role, master or replicas changed after the operation was released; or, before a failback, the former master "
+        "became the master again.",
+        "Nothing to do: an operation that waits is released again when its turn comes in the new order.",
     ),
     Reason.SERVER_NOT_READY: Words(
         "The server loads data, synchronizes with its master, or moves slots, or it would not start again, so the operation "
@@ -93,6 +94,14 @@ WORDS: Mapping[Reason, Words] = {
     Reason.PRE_COMMAND_FAILED: Words(
         "The command that runs before a restart (MODFLEET_PRE_COMMAND) has failed, so the server was not restarted.",
         "Run the command by hand on the node. The message has the end of its output.",
+    ),
+    Reason.SYNC_LOOP: Words(
+        "The replica has begun a second full synchronization within ten minutes, so nothing more changes in its shard.",
+        "Read the logs of the replica and its master. Often client-output-buffer-limit or repl-backlog-size is too small.",
+    ),
+    Reason.ONE_WAY: Words(
+        "The former version cannot read what the new one writes, or that is not known.",
+        "Promote the rollout to go on: then there is no rollback. Or abort it. See docs/howto/restarts.md.",
     ),
     Reason.MISSING_DEPENDENCY: Words(
         "A module that this one needs is missing.", "Roll that module out first, then start a rollout of that node."

@@ -28,7 +28,8 @@ class RolloutRequest:
     take over the module where the server has loaded the same file already, from a path that is not Modfleet's.
 
     `ways`: how servers may come to load the version. `may_interrupt`: a server may be restarted although its clients have no
-    other one. `may_discard_data`: also if its data is neither on disk nor on a replica.
+    other one. `may_discard_data`: also if its data is neither on disk nor on a replica. `failback`: masters that gave their role away
+    get it back afterwards.
     """
 
     action: Action
@@ -52,6 +53,7 @@ class RolloutRequest:
     ways: Ways = Ways.LOAD
     may_interrupt: bool = False
     may_discard_data: bool = False
+    failback: bool = False
 
     @property
     def named(self) -> bool:

@@ -67,6 +67,25 @@ def why_not_restart(
             )
 
 
+def why_not_fail_back(
+    node: str, former: str, server: Mapping[str, Any], of_former: Mapping[str, Any], *, is_listed: bool
+) -> Skip | None:
+    """Return why the node's server cannot give the role of the master back to `former`, and what to do; None if it may.
+
+    `server` and `of_former`: the `messages.ServerState` of the two as JSON, empty if it is not known. `is_listed`: the server lists the
+    other one as its replica. The reason is `role_changed` if there is nothing to do any more.
+    """
+    if server.get("role") == "replica" and of_former.get("role") == "master":
+        return Reason.ROLE_CHANGED, f"{former} is the master again already."
+    if server.get("role") != "master" or of_former.get("role") != "replica" or not is_listed:
+        words = f"{node} does not report that it is the master, and {former} its replica"
+        return Reason.FAILOVER_NOT_POSSIBLE, f"{words}. Check both servers."
+    if server.get("failover") not in FAILOVERS:
+        advice = f"Set MODFLEET_FAILOVER to {', '.join(FAILOVERS[:-1])} or {FAILOVERS[-1]} for its agent"
+        return Reason.FAILOVER_NOT_POSSIBLE, f"{node} does not say how its shard fails over. {advice}."
+    return None
+
+
 def failover_before(server: Mapping[str, Any]) -> str:
     """Return how a replica of the server becomes the master before its restart; empty if that is not needed."""
     return str(server.get("failover", "")) if server.get("role") == "master" and _has_replicas(server) else ""
@@ -101,7 +120,9 @@ def _why_not_fail_over(
     if twice and server["failover"] != "cluster":
         words = f"{needs}. The failover writes the configuration of {some_of(twice)}, whose module lines it would then have twice"
         return Reason.RESTART_REQUIRED, f"{words}. Set MODFLEET_PERSISTENCE=rewrite for each agent of the shard."
-    if problem := server.get("failover_problem"):
+    # What its agents withhold ends before its turn comes.
+    is_withheld = any(each.get("withheld") for each in copies.values())
+    if (problem := server.get("failover_problem")) and not is_withheld:
         return Reason.RESTART_REQUIRED, f"{needs}, none of which can become the master. {problem}"
     good = sum(each.get("state") == "online" for each in server.get("replicas", ()))
     if not good:

@@ -15,6 +15,8 @@ from rollout.domain.placement.events import (
 from rollout.domain.rollout.events import (
     AbortRequested,
     NodesRetried,
+    OneWayFound,
+    OneWayPromoted,
     ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
@@ -65,6 +67,10 @@ def sentence_of(event: Any) -> tuple[str, str]:
             return f"Wave {event.wave} is soaking", f"until {event.until:%H:%M:%S} UTC"
         case WaveGated():
             return f"Wave {event.wave} waits at the gate", "a person must promote the rollout"
+        case OneWayFound():
+            return f"{event.node} has shown that there may be no way back", event.way_back.message
+        case OneWayPromoted():
+            return "Promoted without a way back", ""
         case WavePassed():
             return f"Wave {event.wave} passed", ""
         case WaveFailed():
@@ -81,6 +87,8 @@ def sentence_of(event: Any) -> tuple[str, str]:
             return f"Rollback of {some_of(event.nodes) or 'no node'} started", left_unchanged_sentence(event.left_alone)
         case RolloutFollowed(is_rollback=True):
             return f"Rollback started as rollout {event.follower[:8]}", ""
+        case RolloutFollowed(is_failback=True):
+            return f"Failback started as rollout {event.follower[:8]}", ""
         case RolloutFollowed():
             return f"Failed nodes retried in rollout {event.follower[:8]}", ""
         case NodesRetried():

@@ -36,6 +36,7 @@ from rollout.messages.fields import (
     Word,
 )
 from rollout.messages.heartbeats import (
+    CHILD_WORKS,
     FORMER_CAPABILITIES,
     MOST_ADDRESSES,
     MOST_CONFIGURATION_CHANGES,
@@ -83,12 +84,15 @@ from rollout.messages.reports import (
     ScratchLoad,
     ServerHealth,
     ServerStatistics,
+    WayBack,
+    WayBackResult,
     any_known,
     scratch_key,
 )
 
 __all__ = [
     "BROADER",
+    "CHILD_WORKS",
     "EXECUTE",
     "FINAL_PHASES",
     "FORMER_CAPABILITIES",
@@ -151,6 +155,8 @@ __all__ = [
     "ServerStatistics",
     "SlotMigration",
     "Way",
+    "WayBack",
+    "WayBackResult",
     "Ways",
     "Word",
     "WouldStart",

@@ -41,7 +41,7 @@ class Replication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One operation for one node. `package` is None exactly when `action` is remove.
+    """One operation for one node. `package` is None exactly when `action` is remove, or with `fails_back_to`.
 
     `generation` grows with each new intent for (node, module), `attempt` with each retry of one intent.
     `expires` is Unix time in seconds: after it, the agent drops the command without an answer. `sent_at` is when it was
@@ -117,7 +117,12 @@ class Command:
     way: Way = Way.LOAD
     #: Restart the server even if it has neither a file with its data nor a replica.
     may_discard_data: bool = False
+    #: A node has shown that the former version may not read what this one has written: no server with this one is restarted
+    #: with the former one.
+    one_way: bool = False
     #: The longest time for which writes wait while a replica becomes the master.
     pause_seconds: Seconds = 5.0
+    #: Give the role of the master to the replica at this address, `host:port`, and change nothing else. Empty: no failback.
+    fails_back_to: str = ""
     #: `stop`: the operation fails if, while the server settles, more than twice the share of calls fails.
     failed_calls: FailedCalls = FailedCalls.WARN

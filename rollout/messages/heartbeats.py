@@ -144,6 +144,10 @@ class ConfigurationChange:
     message: Sentences
 
 
+#: The end of `ServerState.save_problem` while a child process of the server works.
+CHILD_WORKS = " is in progress."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
     """What the agent has seen of its server for one heartbeat. None, or empty: not known.
@@ -220,6 +224,13 @@ class ServerState:
     maintenance: Word = ""
     #: The `run_id` of each of the last processes that the agent has ended: their end is no crash.
     ended: Annotated[tuple[Digest, ...], Meta(max_length=MOST_ENDED)] = ()
+    #: The agent keeps the server from becoming the master, because other copies of its shard have another version.
+    withheld: bool = False
+    #: Why the server must not start a child process now, which a full synchronization of a replica does. Empty: it may. While a
+    #: child process works, it ends with `CHILD_WORKS`.
+    save_problem: Sentences = ""
+    #: How many full synchronizations with its master a replica has begun in the last 10 minutes, as its agent has seen.
+    full_syncs: Number | None = None
 
 
 class Capability(StrEnum):

@@ -158,6 +158,8 @@ class Reason(StrEnum):
     SAVE_UNSAFE = "save_unsafe"
     FAILOVER_NOT_POSSIBLE = "failover_not_possible"
     PRE_COMMAND_FAILED = "pre_command_failed"
+    SYNC_LOOP = "sync_loop"
+    ONE_WAY = "one_way"
     SERVER_HANGS = "server_hangs"
     LINK_DOWN = "link_down"
     ERROR_REPLIES = "error_replies"
@@ -243,6 +245,7 @@ REPORTED_REASONS = frozenset(
         Reason.SAVE_UNSAFE,
         Reason.FAILOVER_NOT_POSSIBLE,
         Reason.PRE_COMMAND_FAILED,
+        Reason.SYNC_LOOP,
         Reason.STALE_GENERATION,
         Reason.CLOCK_SKEW,
         Reason.AGENT_ERROR,

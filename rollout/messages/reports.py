@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated
 
@@ -130,7 +131,8 @@ class Failover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
-    """A restart of the server by an operation. `failover`: before it, None if none was needed.
+    """A restart of the server by an operation. `failover`: before it, None if none was needed; it may also stand alone, in a failback
+    and in an operation that has failed after it.
 
     `downtime_seconds`: from the call that ended the old process to the first answer of the new process that is not LOADING.
     None if it is not known, for example because a person has restarted the server.
@@ -138,6 +140,29 @@ class Restart:
 
     downtime_seconds: Seconds | None = None
     failover: Failover | None = None
+
+
+class WayBackResult(StrEnum):
+    """Whether the former version can read what the new one writes. `unknown`: there was nothing to try, or no way to try it."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayBack:
+    """What a scratch server with the former version made of values that the new one has written, after the new one was loaded.
+
+    `message`: why it is not open, empty if it is. `former_version`: the version before. `tried`: how many keys were. `kept_file`:
+    where the node keeps the data from before the change until the rollout ends, empty if it does not.
+    """
+
+    result: WayBackResult
+    message: Sentences = ""
+    former_version: Count = 0
+    tried: Count = 0
+    kept_file: Fact = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +196,8 @@ class Report:
     scratch: ScratchLoad | None = None
     #: None if the operation has not restarted the server.
     restart: Restart | None = None
+    #: None if no version with data types has taken the place of another one.
+    way_back: WayBack | None = None
 
     @property
     def is_last(self) -> bool:

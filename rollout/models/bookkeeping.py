@@ -14,6 +14,8 @@ class Liveness(models.Model):
     hello_at = models.DateTimeField(null=True)
     #: When it last sent a heartbeat with facts of its server. `last_seen` counts reports too.
     facts_at = models.DateTimeField(null=True)
+    #: When it last said that an operation restarts its server.
+    restarting_at = models.DateTimeField(null=True)
     interval_seconds = models.FloatField()
     #: Newest generation in the node's journal, by module.
     generations = models.JSONField()

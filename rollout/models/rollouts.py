@@ -62,6 +62,16 @@ class Rollout(Caused):
     ways = models.CharField(max_length=10, default="load", db_default="load")
     may_interrupt = models.BooleanField(default=False, db_default=False)
     may_discard_data = models.BooleanField(default=False, db_default=False)
+    #: Masters become masters again after it; and the rollout after which this one does that.
+    failback = models.BooleanField(default=False, db_default=False)
+    failback_of = models.CharField(max_length=32, default="", db_default="")
+    #: The rollout after it that did that, whatever its outcome.
+    failed_back_by = models.CharField(max_length=32, default="", db_default="")
+    #: What its nodes have shown of the way back. `open`: one can go back. `not_open`: the first one for which that is closed, or
+    #: else not known: `node`, and the fields of a `messages.WayBack`. None: no node has replaced a version with data types.
+    way_back = models.JSONField(null=True)
+    #: That it is one-way: such a `not_open`, and `promoted`: a person has accepted that. None: it is not.
+    one_way = models.JSONField(null=True)
     strategy = models.JSONField()
     created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
@@ -113,6 +123,8 @@ class Rollout(Caused):
     def title(self) -> str:
         """Return what it does, such as `install greet 2` or `roll back greet 2`."""
         what = f"{self.module_name} {self.version}"
+        if self.failback_of:
+            return f"fail back after {self.action} {what}"
         if not self.rollback_of:
             return f"{self.action} {what}"
         return f"roll back {what}" if self.action == Action.REMOVE else f"roll back the removal of {what}"
@@ -153,7 +165,9 @@ class Operation(Caused):
     undoes = models.BigIntegerField(null=True)
     #: How the server comes to load or unload the version: `load` or `restart`.
     way = models.CharField(max_length=10, default="load", db_default="load")
-    #: The reconciler's: a person's operation takes its place.
+    #: The node that becomes the master again, instead of this one. Empty: the operation changes a module.
+    fails_back_to = models.CharField(max_length=128, default="", db_default="")
+    #: The reconciler's, or a failback: a person's operation takes its place.
     yields = models.BooleanField(default=False, db_default=False)
     #: What the node had of the module at the release: `version`, `activation` and `content_sha256`, by version. None
     #: before the release, and if an older version of Modfleet released it.
@@ -204,6 +218,8 @@ class Operation(Caused):
     health = models.JSONField(null=True)
     #: A `messages.Restart`. None if the operation has not restarted the server.
     restart = models.JSONField(null=True)
+    #: A `messages.WayBack`. None if no version with data types has taken the place of another one.
+    way_back = models.JSONField(null=True)
 
     objects = CurrentOperations()
     attempts = models.Manager["Operation"]()
@@ -229,6 +245,8 @@ class Operation(Caused):
         ]
 
     def __str__(self) -> str:
+        if self.fails_back_to:
+            return f"fail back from {self.node} to {self.fails_back_to}"
         return f"{'undo: ' if self.rollback else ''}{self.action} {self.module_name} {self.version} on {self.node}"
 
     @property

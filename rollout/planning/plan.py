@@ -71,7 +71,8 @@ class LostOptions:
 class Plan:
     """`nodes`: by wave. `before`: plans of the modules that are needed, in the order in which they start; a plan without
     nodes gets no rollout. `needs`: the names of those that this one waits for. `joined`: rollouts in progress that bring
-    the module to nodes that are not in this plan. `learned`: what scratch servers have shown about its builds, as JSON."""
+    the module to nodes that are not in this plan. `learned`: what scratch servers have shown about its builds, as JSON.
+    `irreversible`: what no rollback undoes, in words."""
 
     request: RolloutRequest
     nodes: tuple[PlannedNode, ...]
@@ -82,6 +83,7 @@ class Plan:
     warnings: tuple[PlanWarning, ...] = ()
     learned: Mapping[str, Any] = field(default_factory=dict)
     lost_options: tuple[LostOptions, ...] = ()
+    irreversible: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,6 +122,7 @@ class Plan:
             "ways": request.ways,
             "may_interrupt": request.may_interrupt,
             "may_discard_data": request.may_discard_data,
+            "failback": request.failback,
             "strategy": replace(
                 strategy, retries=replace(strategy.retries, reasons=tuple(sorted(strategy.retries.reasons)))
             ),

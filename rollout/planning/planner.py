@@ -14,6 +14,7 @@ from rollout.planning.catalogue import ModuleVersion, version_to_install
 from rollout.planning.conflicts import skips_for_taken_commands
 from rollout.planning.dependencies import Dependencies, dependencies_of
 from rollout.planning.dependents import refuse_if_needed
+from rollout.planning.irreversible import irreversible
 from rollout.planning.learned import with_learned
 from rollout.planning.nodes import chosen_nodes, skips_of, warnings_of
 from rollout.planning.observed import Observed
@@ -70,6 +71,7 @@ def plan_of(request: RolloutRequest) -> Plan:
         + ignored_replicas_of(request, [node for node in included if node.name not in skips], observed.shards),
     )
     plan = with_learned(plan, observed)
+    plan = replace(plan, irreversible=irreversible(plan, observed))
     if not request.supersede:
         _refuse_overlap((*plan.before, plan), observed)
     return plan

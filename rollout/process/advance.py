@@ -11,14 +11,22 @@ from datetime import datetime
 from artifacts_app.services import artifact_deletion
 from eventstore import Append, Condition, append, database_now, head, load_state, retry_on_conflict, snapshot
 from modules_app.services import module_purged, module_uid
-from rollout.domain.conditions import LEAVING, USING
+from rollout.domain.conditions import LEAVING, PLANNING, USING
 from rollout.domain.fleet.events import FLEET_STREAM
 from rollout.domain.placement.commands import PlacementCommand, Release
 from rollout.domain.placement.events import OperationReleased
 from rollout.domain.rollout.decider import ROLLOUT
-from rollout.domain.rollout.events import RolloutEvent, RolloutFinished, RolloutPhase, RolloutStarted, rollout_stream
+from rollout.domain.rollout.events import (
+    RolloutEvent,
+    RolloutFinished,
+    RolloutFollowed,
+    RolloutPhase,
+    RolloutStarted,
+    rollout_stream,
+)
 from rollout.domain.rollout.step import step
 from rollout.domain.words import some_of
+from rollout.process.failback import failback_after
 from rollout.process.placements import placement_changes
 from rollout.queries.causes import cause_of
 from rollout.queries.modules import users_of
@@ -63,16 +71,23 @@ def _advance_once(uid: str) -> tuple[bool, datetime | None]:
             return False, taken.wake_at
         is_purging = _is_purging(started, taken.events)
         events, purges = _purged(started, taken.events) if is_purging else (taken.events, [])
+        events, failback = _failed_back(started, events)
         cause = cause_of(uid, taken.nodes)
         changes = placement_changes(taken.commands)
     own = loaded.append(events, cause)
     because = own.leads_to if events else cause
-    following = [each.with_metadata(because) for each in [*changes, *purges]]
+    following = [each.with_metadata(because) for each in [*changes, *purges, *failback[:1]]]
+    following += [each.with_metadata(following[-1].leads_to) for each in failback[1:]]
     # The rollout's own stream too: operations may be ended without an event of the rollout.
     as_read = Condition(
         after=after,
         streams=[FLEET_STREAM, rollout_stream(uid)],
-        event_types=[*LEAVING, *(USING if is_purging else ()), *_others_released(taken.commands)],
+        event_types=[
+            *LEAVING,
+            *(USING if is_purging else ()),
+            *(PLANNING if failback else ()),
+            *_others_released(taken.commands),
+        ],
     )
     # First the rollout, then its nodes: a projection folds the events in their order.
     return bool(append(own, *following, unless=[as_read])), taken.wake_at
@@ -84,9 +99,27 @@ def _others_released(commands: Sequence[PlacementCommand]) -> tuple[type, ...]:
     return (OperationReleased,) if any(isinstance(each, Release) for each in commands) else ()
 
 
+def _has_succeeded(events: Sequence[RolloutEvent]) -> bool:
+    return any(isinstance(each, RolloutFinished) and each.phase == RolloutPhase.SUCCEEDED for each in events)
+
+
 def _is_purging(started: RolloutStarted, events: Sequence[RolloutEvent]) -> bool:
-    has_succeeded = any(isinstance(each, RolloutFinished) and each.phase == RolloutPhase.SUCCEEDED for each in events)
-    return started.purge and has_succeeded
+    return started.purge and _has_succeeded(events)
+
+
+def _failed_back(
+    started: RolloutStarted, events: Sequence[RolloutEvent]
+) -> tuple[Sequence[RolloutEvent], Sequence[Append]]:
+    """Return the events, and what starts the rollout that gives former masters their role back, if this one asks for it."""
+    if not (started.failback and _has_succeeded(events)):
+        return events, []
+    uid, appends = failback_after(started, started.origin)
+    if not appends:
+        return events, []
+    return [
+        *events,
+        RolloutFollowed(rollout=started.rollout, follower=uid, is_rollback=False, is_failback=True),
+    ], appends
 
 
 def _purged(started: RolloutStarted, events: Sequence[RolloutEvent]) -> tuple[Sequence[RolloutEvent], Sequence[Append]]:

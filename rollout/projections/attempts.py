@@ -70,6 +70,7 @@ def outcome(row: Operation) -> dict[str, Any]:
         "swap_seconds": row.swap_seconds,
         "health": row.health,
         "restart": row.restart,
+        "way_back": row.way_back,
         "late": row.late or None,
         "text": f"{with_cause(ended, reason, row.message)}{late}",
     }

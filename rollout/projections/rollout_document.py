@@ -28,6 +28,8 @@ def document(rollout: Rollout) -> dict[str, Any]:
         "activation": activation_in_one_word(rollout.activation, rollout.ways),
         "may_interrupt": rollout.may_interrupt,
         "may_discard_data": rollout.may_discard_data,
+        "failback": rollout.failback,
+        "one_way": _one_way_in_order(rollout.one_way),
         "even_if_used": rollout.even_if_used,
         "adopt": rollout.adopt,
         "phase": rollout.phase,
@@ -38,8 +40,10 @@ def document(rollout: Rollout) -> dict[str, Any]:
         "needs": rollout.needs,
         "retry_of": rollout.retry_of or None,
         "rollback_of": rollout.rollback_of or None,
+        "failback_of": rollout.failback_of or None,
         "retried_by": rollout.retried_by,
         "rolled_back_by": rollout.rolled_back_by or None,
+        "failed_back_by": rollout.failed_back_by or None,
         "left_alone": _left_in_order(rollout.left_alone or left_alone_summary(())),
         "strategy": msgspec.to_builtins(decoding.convert(rollout.strategy, Strategy)),
         "created_at": rfc3339(rollout.created_at),
@@ -62,6 +66,11 @@ def _in_order(wave: dict[str, Any]) -> dict[str, Any]:
 def _left_in_order(left: dict[str, Any]) -> dict[str, Any]:
     by = [{name: each[name] for name in ("rollout", "count", "nodes")} for each in left["by"]]
     return {"count": left["count"], "by": by, "text": left["text"]}
+
+
+def _one_way_in_order(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    names = ("node", "result", "message", "former_version", "tried", "kept_file", "promoted")
+    return found and {name: found[name] for name in names}
 
 
 def progress(rollout: Rollout) -> dict[str, object]:

@@ -13,6 +13,8 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     LeftUnchanged,
     NodesRetried,
+    OneWayFound,
+    OneWayPromoted,
     ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
@@ -32,6 +34,7 @@ from rollout.domain.rollout.events import (
 )
 from rollout.domain.rollout.rollback import left_unchanged_sentence
 from rollout.domain.rollout.state import RolloutState
+from rollout.messages import WayBack, WayBackResult
 from rollout.models import Rollout
 from rollout.projections.actions import stop_of
 from rollout.projections.counters import COUNTERS, state_of
@@ -70,6 +73,8 @@ def new_rollout(event: RolloutStarted, recorded: RecordedEvent) -> Rollout:
         ways=event.ways,
         may_interrupt=event.may_interrupt,
         may_discard_data=event.may_discard_data,
+        failback=event.failback,
+        failback_of=event.failback_of,
         strategy=msgspec.to_builtins(event.strategy),
         created_at=recorded.recorded_at,
         total=event.total,
@@ -93,7 +98,7 @@ def new_wave(total: int) -> dict[str, Any]:
     return {"phase": WavePhase.PENDING, "total": total, **counters, "started_at": None, "finished_at": None}
 
 
-_CLOCK_STARTS = (WaveStarted, WavePassed, ProgressDeadlineExtended, RolloutResumed, RollbackStarted)
+_CLOCK_STARTS = (WaveStarted, WavePassed, OneWayPromoted, ProgressDeadlineExtended, RolloutResumed, RollbackStarted)
 
 
 def apply_to_rollout(rollout: Rollout, recorded: RecordedEvent) -> None:
@@ -115,8 +120,14 @@ def apply_to_rollout(rollout: Rollout, recorded: RecordedEvent) -> None:
             rollout.left_alone = left_alone_summary(left_alone)
         case RolloutFollowed(follower=follower, is_rollback=True):
             rollout.rolled_back_by = follower
+        case RolloutFollowed(follower=follower, is_failback=True):
+            rollout.failed_back_by = follower
         case RolloutFollowed(follower=follower):
             rollout.retried_by = [*rollout.retried_by[1 - MOST_KEPT :], follower]
+        case OneWayFound(node=node, way_back=way_back):
+            rollout.one_way = {"node": node, **msgspec.to_builtins(way_back), "promoted": False}
+        case OneWayPromoted():
+            rollout.one_way = {**(rollout.one_way or {}), "promoted": True}
         case RolloutFinished():
             rollout.finished_at = now
     _apply_to_waves(rollout.waves, state, event, now)
@@ -153,6 +164,17 @@ def _apply_to_waves(waves: list[dict[str, Any]], state: RolloutState, event: Rol
                     each["phase"] = WavePhase.CANCELED
         case _:
             pass
+
+
+def note_way_back(rollout: Rollout, node: str, way_back: WayBack) -> None:
+    """Note what the node has shown: if its former version can read what the new one writes."""
+    noted = rollout.way_back or {"open": False, "not_open": None}
+    known = noted["not_open"]
+    if way_back.result is WayBackResult.OPEN:
+        noted = {**noted, "open": True}
+    elif known is None or (known["result"] == WayBackResult.UNKNOWN and way_back.result is WayBackResult.CLOSED):
+        noted = {**noted, "not_open": {"node": node, **msgspec.to_builtins(way_back)}}
+    rollout.way_back = noted
 
 
 def add_duration(rollout: Rollout, node: str, seconds: float) -> None:

@@ -22,6 +22,8 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    OneWayFound,
+    OneWayPromoted,
     ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
@@ -48,7 +50,14 @@ from rollout.projections.cluster_target import update_target
 from rollout.projections.counters import counter_of, former_key, operation_key
 from rollout.projections.requesters import canceler_of, is_automatic, requester_of
 from rollout.projections.rollout_document import document
-from rollout.projections.rollout_rows import MOST_KEPT, add_duration, apply_to_rollout, close_wave_if_ended, new_rollout
+from rollout.projections.rollout_rows import (
+    MOST_KEPT,
+    add_duration,
+    apply_to_rollout,
+    close_wave_if_ended,
+    new_rollout,
+    note_way_back,
+)
 from rollout.projections.rows import load, save
 
 ROLLOUT_EVENTS = (
@@ -58,6 +67,8 @@ ROLLOUT_EVENTS = (
     WaveStarted,
     WaveSoaking,
     WaveGated,
+    OneWayFound,
+    OneWayPromoted,
     WavePassed,
     WaveFailed,
     NodesReleased,
@@ -103,7 +114,7 @@ _OfOperation = (
 
 class RolloutProjection:
     name = "rollouts"
-    version = 7
+    version = 8
     handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
@@ -249,6 +260,7 @@ class RolloutFold:
             rollback=event.rollback,
             undoes=event.undoes,
             way=event.way,
+            fails_back_to=event.fails_back_to,
             yields=event.yields,
             phase=Phase.SCHEDULED,
             reason="",
@@ -321,6 +333,9 @@ class RolloutFold:
         operation.seconds, operation.swap_seconds = event.seconds, event.swap_seconds
         operation.health = None if event.health is None else msgspec.to_builtins(event.health)
         operation.restart = None if event.restart is None else msgspec.to_builtins(event.restart)
+        operation.way_back = None if event.way_back is None else msgspec.to_builtins(event.way_back)
+        if event.way_back is not None and event.phase == Phase.SUCCEEDED:
+            note_way_back(rollout, event.node, event.way_back)
         operation.finished_at, operation.deadline_at = now, None
         if before != Phase.SCHEDULED:  # else what holds is what holds since it was given back
             is_unanswered = event.answered is False and operation.touched

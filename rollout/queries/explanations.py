@@ -28,12 +28,14 @@ from rollout.domain.rollout.events import (
     RolloutStarted,
     rollout_stream,
 )
+from rollout.domain.rollout.one_way import what_is_one_way
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.server_health import in_lines
 from rollout.domain.words import MOST_NAMED, counted, listed, sentence, with_cause
 from rollout.messages import RUNNING_PHASES, Phase, Reason
 from rollout.models import Node, NodeModule, Operation, Rollout
 from rollout.projections.attempts import BAD, attempt_in_words, begun_in_words, earlier, outcomes_of
+from rollout.queries.failbacks import failovers_of
 from rollout.queries.failures import failures_of
 from rollout.queries.freeze import freeze_in_words
 from rollout.queries.harm import since_success
@@ -72,7 +74,7 @@ def of_rollout(uid: str) -> Answer:
     more = (*_skipped(uid), *notes, *_said_by_servers(failures), *_lost(timeline))
     why = replace(why, summary=" ".join((why.summary, *more)))
     document = {"uid": uid, "phase": timeline.state.phase, "reason": reason, **_document(why)}
-    document |= {"notes": notes, "failures": failures}
+    document |= {"notes": notes, "failures": failures, "masters": failovers_of(timeline.row)}
     own = [each for each in timeline.events if not _is_routine(each)]
     shown = [*own[:1], *own[1:][-EVENTS:], *_endings(uid, failed)]
     return Answer(document=document, events=tuple(sorted(shown, key=lambda each: each.position)))
@@ -214,7 +216,7 @@ def _rollout_facts(timeline: _Timeline, failed: Sequence[Operation]) -> RolloutF
         actor=timeline.actor,
         before=timeline.past,
         failed=_in_words(failed),
-        related=tuple(_related(timeline.row)),
+        related=(*_one_way(state, timeline.started), *_related(timeline.row)),
     )
     if state.phase.is_final:
         return facts
@@ -257,17 +259,27 @@ def _named(row: Operation) -> str:
     return f"{row.node}, {attempt_in_words(row)}" if row.former or row.rollback or row.attempt > 1 else row.node
 
 
+def _one_way(state: RolloutState, started: RolloutStarted) -> Iterator[str]:
+    """Yield why there is no rollback, unless the rollout waits because of that: the wait says it."""
+    if state.one_way and (state.phase.is_final or not state.waits_for_promotion):
+        yield f"There is no rollback. {what_is_one_way(state.one_way, started.version)}"
+
+
 def _related(row: Rollout) -> Iterator[str]:
-    """Yield sentences about the rollouts that it retries or rolls back, that retry or roll back it, and about the nodes that
+    """Yield sentences about the rollouts that it retries, rolls back or follows, that retry, roll back or follow it, and about the nodes that
     its rollback left unchanged."""
     if row.retry_of:
         yield f"It retries the failed nodes of rollout {row.retry_of}."
     if row.rollback_of:
         yield f"It rolls back rollout {row.rollback_of}."
+    if row.failback_of:
+        yield f"It makes the former masters of rollout {row.failback_of} the masters again."
     for retry in row.retried_by:
         yield f"Rollout {retry} retries its failed nodes."
     if row.rolled_back_by:
         yield f"Rollout {row.rolled_back_by} rolls it back."
+    if row.failed_back_by:
+        yield f"Rollout {row.failed_back_by} makes its former masters the masters again."
     if row.left_alone.get("count"):
         yield row.left_alone["text"]
 

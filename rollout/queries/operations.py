@@ -4,14 +4,13 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, Exists, OuterRef, Q, QuerySet, When
+from django.db.models import Case, Exists, Max, OuterRef, Q, QuerySet, When
 
 from api.fields import rfc3339
 from rollout.domain.errors import NodeNotFoundError, RolloutNotFoundError
-from rollout.domain.node.health import RESTART
 from rollout.domain.node.state import NodePhase
 from rollout.messages import RUNNING_PHASES, Phase, Reason, Way
-from rollout.models import Liveness, Node, NodeFacts, Operation, Rollout
+from rollout.models import Liveness, Node, Operation, Rollout
 from rollout.projections.attempts import BAD, outcomes_of
 from rollout.projections.counters import operation_key
 from rollout.queries.nodes import by_node, node_row
@@ -19,7 +18,8 @@ from rollout.queries.rollouts import rollout_row
 
 #: Phases of an operation that is released and has not ended.
 IN_PROGRESS = (Phase.QUEUED, *sorted(RUNNING_PHASES))
-#: An agent that was not heard for so long does not restart its server any more; nor after so long, whatever it says; seconds.
+#: A restart counts as over when the agent has not spoken of it for so long: its last report may come after the heartbeat that
+#: does not. And it counts as over after so long, whatever the agent says; seconds.
 SILENT_SECONDS = 60.0
 LONGEST_RESTART = 86_400.0
 
@@ -47,16 +47,29 @@ def overdue_operations(now: datetime) -> list[Operation]:
 
 def restarting_now(now: datetime) -> Q:
     """Match operations in progress whose agent says that it restarts its server."""
-    heard = Liveness.objects.filter(node=OuterRef("node"), facts_at__gt=now - timedelta(seconds=SILENT_SECONDS))
-    in_maintenance = NodeFacts.objects.filter(node=OuterRef("node"), maintenance=RESTART)
-    began = now - timedelta(seconds=LONGEST_RESTART)
-    return Q(Exists(in_maintenance), Exists(heard), way=Way.RESTART, released_at__gt=began)
+    since = now - timedelta(seconds=SILENT_SECONDS)
+    said = Liveness.objects.filter(node=OuterRef("node"), restarting_at__gt=since)
+    return Q(Exists(said)) & _restarts(now)
+
+
+def newest_restart_of(uid: str, now: datetime) -> datetime | None:
+    """Return when the newest restart for the rollout was over; `now` while there is one. None: there was none."""
+    nodes = Operation.objects.filter(_restarts(now), rollout=uid).values("node")
+    at: datetime | None = Liveness.objects.filter(node__in=nodes).aggregate(at=Max("restarting_at"))["at"]
+    return None if at is None else min(now, at + timedelta(seconds=SILENT_SECONDS))
+
+
+def _restarts(now: datetime) -> Q:
+    return Q(way=Way.RESTART, released_at__gt=now - timedelta(seconds=LONGEST_RESTART))
 
 
 def newer_operations() -> QuerySet[Operation]:
-    """Return a subquery: the newer operations of the same module on the same node."""
+    """Return a subquery: the newer operations of the same module on the same node. A failback changes no module."""
     return Operation.objects.filter(
-        node=OuterRef("node"), module_name=OuterRef("module_name"), generation__gt=OuterRef("generation")
+        node=OuterRef("node"),
+        module_name=OuterRef("module_name"),
+        generation__gt=OuterRef("generation"),
+        fails_back_to="",
     )
 
 
@@ -90,6 +103,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "action": row.action,
         "activation": row.activation,
         "way": row.way,
+        "fails_back_to": row.fails_back_to or None,
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
@@ -109,6 +123,7 @@ def operation_document(row: Operation, outcomes: list[dict[str, Any]]) -> dict[s
         "swap_seconds": row.swap_seconds,
         "health": row.health,
         "restart": row.restart,
+        "way_back": row.way_back,
         "outcomes": outcomes,
     }
 

@@ -150,6 +150,8 @@ def _node(row: Operation, outcomes: list[dict[str, Any]], server_log: list[str])
     return {
         "node": row.node,
         "wave": row.wave if row.wave >= 0 else None,
+        "way": row.way,
+        "fails_back_to": row.fails_back_to or None,
         "phase": row.phase,
         "reason": row.reason or None,
         "message": row.message,
@@ -164,6 +166,7 @@ def _node(row: Operation, outcomes: list[dict[str, Any]], server_log: list[str])
         "seconds": row.seconds,
         "swap_seconds": row.swap_seconds,
         "health": row.health,
+        "restart": row.restart,
         "late": row.late or None,
         "server_log": server_log,
         "outcomes": outcomes,

@@ -81,6 +81,8 @@ def decision_needed(row: Rollout) -> str:
             return "waits for approval"
         case RolloutPhase.PAUSED:
             return row.message or "is paused"
+        case RolloutPhase.RUNNING if row.one_way and not row.one_way["promoted"]:
+            return "waits until a person promotes it: there is no rollback"
         case _ if any(each["phase"] == WavePhase.GATED for each in row.waves):
             return "waits at a gate until a person promotes it"
         case _:
@@ -147,7 +149,7 @@ def shortfalls(rollouts: Collection[Rollout], *, most: int = 5) -> dict[str, str
 
 def measured_seconds(action: Action, module_name: str, *, limit: int) -> list[float]:
     """Return the durations of the newest operations that succeeded: of this module, else of any; at most `limit`."""
-    succeeded = Rollout.objects.filter(action=action, succeeded__gt=0).order_by("-started_position")
+    succeeded = Rollout.objects.filter(action=action, succeeded__gt=0, failback_of="").order_by("-started_position")
     for rollouts_of in (succeeded.filter(module_name=module_name), succeeded):
         uids, count = [], 0
         for uid, operations_of in rollouts_of.values_list("uid", "succeeded")[:limit]:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.db.models import Exists, Min, Q, QuerySet
 
+import decoding
 from rollout.domain.node.health import WOULD_NOT_START
 from rollout.domain.node.state import NodePhase
 from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES, RolloutPhase, WavePhase
@@ -12,16 +13,16 @@ from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot, WaveCounts
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
-from rollout.messages import Action, Phase, Reason, Way, Ways
+from rollout.messages import Action, Phase, Reason, Way, WayBack, WayBackResult, Ways
 from rollout.models import FleetFreeze, Node, Operation, Rollout
 from rollout.projections.counters import COUNTERS
 from rollout.queries.freeze import newest_freeze
 from rollout.queries.harm import newest_restart
 from rollout.queries.lost import lost_nodes
 from rollout.queries.nodes import decommissioned_nodes
-from rollout.queries.operations import IN_PROGRESS, newer_operations, restarting_now
+from rollout.queries.operations import IN_PROGRESS, newer_operations, newest_restart_of
 from rollout.queries.restoration import Restoration, restoration_of
-from rollout.queries.turns import CHANGES_SERVER, Facts, in_chunks, releasable
+from rollout.queries.turns import CHANGES_SERVER, REPLACED_BY_RESTART, Facts, in_chunks, releasable
 
 _FAILED = (Phase.FAILED, Phase.TIMED_OUT)
 #: Nodes that are offline, or whose server cannot be used.
@@ -40,9 +41,12 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
     freeze = newest_freeze()
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid) if begins_to_restore else Restoration()
-    found = Releasable(state.strategy, now, parallel)
+    found, tries_way_back = Releasable(state.strategy, now, parallel), False
     if row.scheduled and releases:
         may_be_released = _may_be_released(now, repairs=not row.adopt)
+        shows_way_back = may_replace_by_restart(row) and row.way_back is None
+        if shows_way_back and (tries_way_back := _in_progress(uid).filter(way=Way.RESTART).exists()):
+            may_be_released &= ~REPLACED_BY_RESTART
         later = _scheduled(uid).filter(may_be_released).exclude(wave__lte=state.open_wave)
         ready = _candidates(candidates.filter(may_be_released), failed_first=keeps_health)
         later = later.none() if state.restoring else later
@@ -54,6 +58,7 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
             now,
             limit=parallel,
             refuses_use=row.action == Action.REMOVE and not row.even_if_used,
+            shows_way_back=shows_way_back,
         )
     return Snapshot(
         now=now,
@@ -79,9 +84,11 @@ def snapshot_of(uid: str, state: RolloutState, *, now: datetime) -> Snapshot:
         superseded=_canceled(uid, Reason.NEWER_ROLLOUT, state) if state.restoring and is_over else row.superseded,
         decommissioned=_canceled(uid, Reason.NODE_DECOMMISSIONED, state) if is_over and row.canceled else 0,
         canceled_by_person=_canceled(uid, Reason.MANUAL, state) if is_over and row.canceled else 0,
+        one_way=one_way_of(row, state),
+        tries_way_back=tries_way_back,
         restarted_at=newest_restart(uid, state.wave) if state.wave_phase == WavePhase.SOAKING else None,
         unrestored=row.unrestored,
-        progressed_at=now if _restarts_now(row, now) else progress_clock_start(row, freeze),
+        progressed_at=_progressed_at(row, freeze, now),
         wake_at=_earlier(_next_ready_at(uid, now) if row.retries else None, found.wake_at),
         needs=_needs(row.needs) if state.wave < 0 else Needs.MET,
         frozen=freeze is not None and freeze.frozen,
@@ -203,9 +210,13 @@ def _canceled(uid: str, reason: Reason, state: RolloutState) -> int:
     return (rows.filter(rollback=True) if state.restoring else rows).count()
 
 
-def _restarts_now(row: Rollout, now: datetime) -> bool:
-    """Return True if a server of the rollout is being restarted: it may read its data for as long as it makes progress."""
-    return row.ways != Ways.LOAD and row.running > 0 and _in_progress(row.uid).filter(restarting_now(now)).exists()
+def _progressed_at(row: Rollout, freeze: FleetFreeze | None, now: datetime) -> datetime | None:
+    """Return when the clock of the progress deadline started. While a server of the rollout is restarted, it does not run: the
+    server may read its data for as long as it makes progress. After that it starts again."""
+    start = progress_clock_start(row, freeze)
+    if start is None or row.ways == Ways.LOAD:
+        return start
+    return max(start, newest_restart_of(row.uid, now) or start)
 
 
 def progress_clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime | None:
@@ -217,6 +228,23 @@ def progress_clock_start(row: Rollout, freeze: FleetFreeze | None) -> datetime |
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     return min((each for each in (one, other) if each is not None), default=None)
+
+
+def may_replace_by_restart(row: Rollout) -> bool:
+    return row.action == Action.INSTALL and row.ways != Ways.LOAD and not (row.rollback_of or row.failback_of)
+
+
+def one_way_of(row: Rollout, state: RolloutState) -> tuple[str, WayBack] | None:
+    """Return the first node whose former version cannot read what the new one writes. Where that is not known counts too,
+    unless another node has shown that it can."""
+    if row.way_back is None or state.one_way is not None or state.phase == RolloutPhase.ROLLING_BACK:
+        return None
+    if row.action != Action.INSTALL or row.rollback_of or row.failback_of:  # what a node says of it shows nothing
+        return None
+    node = row.way_back["not_open"]
+    if node is None or (node["result"] == WayBackResult.UNKNOWN and row.way_back["open"]):
+        return None
+    return node["node"], decoding.convert({name: node[name] for name in node.keys() - {"node"}}, WayBack)
 
 
 def _next_ready_at(uid: str, now: datetime) -> datetime | None:

@@ -57,17 +57,19 @@ def rollouts_by_phase() -> Iterator[RolloutCount]:
 
 
 def waits_for_person() -> dict[str, datetime]:
-    """Return since when the oldest rollout waits for a person, by cause: `approval`, `paused` or `gate`."""
+    """Return since when the oldest rollout waits for a person, by cause: `approval`, `paused`, `one_way` or `gate`."""
     phases = (RolloutPhase.PENDING_APPROVAL, RolloutPhase.PAUSED, RolloutPhase.RUNNING)
     oldest: dict[str, datetime] = {}
-    for phase, created_at, stops, waves in Rollout.objects.filter(phase__in=phases).values_list(
-        "phase", "created_at", "stops", "waves"
-    ):
+    rows = Rollout.objects.filter(phase__in=phases)
+    fields = ("phase", "created_at", "stops", "waves", "one_way", "progressed_at")
+    for phase, created_at, stops, waves, one_way, progressed_at in rows.values_list(*fields):
         gated = next((each for each in waves if each["phase"] == WavePhase.GATED), None)
         if phase == RolloutPhase.PENDING_APPROVAL:
             cause, since = "approval", created_at
         elif phase == RolloutPhase.PAUSED:
             cause, since = "paused", datetime.fromisoformat(stops[-1]["at"])
+        elif one_way and not one_way["promoted"]:
+            cause, since = "one_way", progressed_at
         elif gated is not None:  # a gate follows the wave's last node, or its soak
             cause, since = "gate", datetime.fromisoformat(gated.get("soak_until") or gated["finished_at"])
         else:

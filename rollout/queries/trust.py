@@ -3,18 +3,34 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 from django.conf import settings
 from django.core.files.storage import default_storage
 
+import decoding
+from eventstore import database_now
+from rollout.domain.errors import InvalidRolloutError, UntrustedNodeError
 from rollout.domain.node.state import Identity, NodePhase
 from rollout.models import Node
-from rollout.signing import ControlSecret, Envelope, Purpose, UntrustedError, require
+from rollout.signing import ControlSecret, Envelope, Purpose, UntrustedError, read, require
 
 #: The recipient of a message that is for all nodes.
 ALL_NODES = "all"
+#: A request of a node may be so much older or newer than now, by the two clocks, seconds.
+LARGEST_SKEW = 300.0
+
+
+class Dated(Protocol):
+    """`sent_at`: by the node's clock, Unix time in seconds."""
+
+    @property
+    def sent_at(self) -> float: ...
+
+
+Said = TypeVar("Said", bound=Dated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +70,26 @@ def trust_in(names: Iterable[str]) -> dict[str, NodeTrust]:
         for name, identity, keys, phase in rows
     }
     return {name: found.get(name) or NodeTrust(node=name) for name in names}
+
+
+def said(envelope: Envelope, purpose: Purpose, kind: type[Said]) -> Said:
+    """Return the message that the node of the envelope has signed lately.
+
+    Raises: `UntrustedNodeError` unless the envelope is from the node; `InvalidRolloutError`.
+    """
+    try:
+        trust_in([envelope.node])[envelope.node].verify(envelope, purpose)
+        message = decoding.convert(read(envelope), kind)
+    except UntrustedError as error:
+        raise UntrustedNodeError from error
+    except msgspec.ValidationError as error:
+        raise InvalidRolloutError(f"payload: {error}") from error
+    skew = message.sent_at - database_now().timestamp()
+    if not abs(skew) <= LARGEST_SKEW:  # so that it cannot be repeated later
+        raise InvalidRolloutError(
+            f"sent_at: the clock of the node differs by {skew:.0f} s. The limit is {LARGEST_SKEW:.0f} s."
+        )
+    return message
 
 
 def control_secrets() -> Sequence[ControlSecret]:

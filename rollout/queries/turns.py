@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain, count
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 
 from rollout.domain.restarts import Permission
 from rollout.domain.rollout.releasable import Candidate, Releasable
@@ -16,7 +16,9 @@ from rollout.domain.strategy import Strategy
 from rollout.domain.words import some_of
 from rollout.messages import Action, Activation, Reason, Way
 from rollout.models import Liveness, Node, NodeFacts, NodeModule, Operation, Rollout, ShardMember
-from rollout.queries.restarts import unsafe_restarts
+from rollout.queries import heavy_work
+from rollout.queries.failbacks import unsafe_failbacks
+from rollout.queries.restarts import deciding, outdated, unsafe_restarts
 from rollout.queries.use import calls_on, in_words
 
 #: A heartbeat that is older than so many intervals says nothing about the server now.
@@ -32,6 +34,17 @@ _CHUNK = 500
 #: Operations that may change a server.
 CHANGES_SERVER = (
     Q(action=Action.REMOVE) | Q(action=Action.INSTALL, activation=Activation.LOAD) | Q(undoes__isnull=False)
+)
+#: Installations that give a server another version of the module by a restart.
+REPLACED_BY_RESTART = Q(
+    Exists(
+        NodeModule.objects.filter(
+            node=OuterRef("node"), module_name=OuterRef("module_name"), observed=Activation.LOAD
+        ).exclude(version=OuterRef("version"))
+    ),
+    way=Way.RESTART,
+    action=Action.INSTALL,
+    rollback=False,
 )
 
 
@@ -71,6 +84,27 @@ class Facts:
         """Return the newest `messages.ServerState` of each node, as JSON."""
         return dict(NodeFacts.objects.filter(node__in=nodes).values_list("node", "server"))
 
+    def at_work(self, hosts: Collection[str], nodes: Collection[str]) -> Mapping[str, str]:
+        """Return the nodes whose servers save, load or synchronize their data: `queries.heavy_work.at_work`."""
+        return heavy_work.at_work(hosts, nodes)
+
+    def looping(self, nodes: Collection[str]) -> Mapping[str, int]:
+        """Return the nodes that have begun more than one full synchronization lately, and how many."""
+        rows = NodeFacts.objects.filter(node__in=nodes, server__full_syncs__gt=1).values_list(
+            "node", "server__full_syncs"
+        )
+        return {node: begun for node, begun in rows if begun is not None}  # SQLite compares it as a text
+
+    def restarts_ended(self, nodes: Collection[str], since: datetime) -> Mapping[str, datetime]:
+        """Return when the newest restart of each of these nodes has ended, of those that have since then."""
+        rows = Operation.attempts.filter(way=Way.RESTART, node__in=nodes, finished_at__gte=since)
+        return dict(rows.values_list("node").annotate(Max("finished_at")))
+
+    def heavy(self, now: datetime) -> Sequence[Operation]:
+        """Return the operations in progress that make a server save its data, or may, also late ones."""
+        rows = Operation.attempts.filter(CHANGES_SERVER, in_progress(now), heavy_work.HEAVY)
+        return list(rows.only("node", "way", "action"))
+
     def permission(self, uid: str) -> Permission:
         """Return what a person has allowed for the restarts of the rollout."""
         row = Rollout.objects.only("may_interrupt", "may_discard_data").get(uid=uid)
@@ -102,15 +136,17 @@ def releasable(
     *,
     limit: int,
     refuses_use: bool = False,
+    shows_way_back: bool = False,
 ) -> Releasable:
     """Return the first `limit` of the ordered operations that may be released. Chunks are read until so many are found.
 
-    `refuses_use`: nothing is unloaded while clients call the module on a copy of the shard.
+    `refuses_use`: nothing is unloaded while clients call the module on a copy of the shard. `shows_way_back`: see `Releasable`.
 
     `later`: returns the scheduled operations of later waves on these nodes. One of them comes earlier if a candidate has to
     wait for it, as after a failover: otherwise the candidate's wave would never end.
     """
-    found, fleet = Releasable(strategy, now, limit), _Fleet(facts, strategy, now, refuses_use=refuses_use)
+    found = Releasable(strategy, now, limit, shows_way_back=shows_way_back)
+    fleet = _Fleet(facts, strategy, now, refuses_use=refuses_use)
     for chunk in chunks:
         found.look_at(*fleet.of(chunk))
         if found.is_full:
@@ -153,20 +189,51 @@ class _Fleet:
             busy,
             places=self._places(names & members.keys(), members, heard, busy.busy_domains),
             loaded=self._facts.loaded(module_name, related),
-            stale={each for each in members if not _is_heard(heard.get(each), FRESH_INTERVALS, self._now)},
-            silent={each for each in members if not _is_heard(heard.get(each), SILENT_INTERVALS, self._now)},
+            stale={each for each in members if not is_heard(heard.get(each), FRESH_INTERVALS, self._now)},
+            silent={each for each in members if not is_heard(heard.get(each), SILENT_INTERVALS, self._now)},
         )
         in_shards = {name for name, each in members.items() if each.master or each.unmanaged_master or each.replicas}
         # Also a former master that has not reported yet that it copies the new one.
         in_shards.update(chain.from_iterable(each.replicas for each in members.values()))
         unfinished = self._facts.unfinished(uid, in_shards) if in_shards else ()
+        # The masters too that follow their replicas.
+        restarting = [each for each in (*rows, *unfinished) if each.way == Way.RESTART and not each.fails_back_to]
+        heavy = [each for each in rows if heavy_work.is_heavy(each)]
+        servers = self._servers(restarting, heavy, members)
+        hosts = heavy_work.hosts_of(heavy, members, servers)
         return replace(
             fleet,
+            places={name: replace(each, heavy_hosts=hosts.get(name, {})) for name, each in fleet.places.items()},
             unfinished={each.node: _target(each, fleet) for each in unfinished},
             used=self._used(rows, members, fleet) if self._refuses_use else {},
-            # The masters too that follow their replicas.
-            unsafe=unsafe_restarts([*rows, *unfinished], members, fleet.stale, self._facts),
+            unsafe={
+                **unsafe_restarts(restarting, members, servers, fleet.stale, self._facts),
+                **unsafe_failbacks(rows, members, heard, self._facts),
+            },
+            withheld={name for name, server in servers.items() if server.get("withheld")},
+            outdated=outdated(
+                (each.node for each in restarting if each.node in names),
+                members,
+                servers,
+                _heard_times(heard),
+                self._facts,
+            ),
+            at_work=heavy_work.working(hosts, members.values(), self._facts),
+            looping=self._looping(members),
         )
+
+    def _looping(self, members: Mapping[str, ShardMember]) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for name, begun in self._facts.looping(members.keys()).items():
+            found.setdefault(members[name].shard, {})[name] = begun
+        return found
+
+    def _servers(
+        self, restarting: Iterable[Operation], heavy: Iterable[Operation], members: Mapping[str, ShardMember]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """Return the servers that decide if and where these operations may be released. One query if there are any."""
+        names = deciding({each.node for each in restarting}, members) | {each.node for each in heavy}
+        return self._facts.servers(names) if names else {}
 
     def _used(self, rows: Sequence[Operation], members: Mapping[str, ShardMember], fleet: Fleet) -> Mapping[str, Use]:
         """Return the use of the module on the copies of the shard of each node that would unload it."""
@@ -225,7 +292,14 @@ class _Fleet:
                 hosts.setdefault(member.host, set()).add(node)
             labels = {self._strategy.domain} - {""} | (self._facts.labels(self._now) if members else set())
             domains = {label: self._values(label, members.keys()) for label in sorted(labels)}
-            self._busy = Fleet(busy_shards=shards, busy_hosts=hosts, busy_domains=domains, busy=members.keys())
+            heavy = heavy_work.in_progress(self._facts.heavy(self._now), self._facts) if members else {}
+            self._busy = Fleet(
+                busy_shards=shards,
+                busy_hosts=hosts,
+                busy_domains=domains,
+                busy_heavily=heavy,
+                busy=members.keys(),
+            )
         return self._busy
 
     def _values(self, label: str, nodes: Collection[str]) -> set[str]:
@@ -251,7 +325,14 @@ def _candidate(row: Operation, fleet: Fleet) -> Candidate:
         noted_at=row.wait_noted_at,
         releases=row.releases,
         restarts=row.way == Way.RESTART,
+        replaces=is_replaced_by_restart(row, fleet.loaded),
     )
+
+
+def is_replaced_by_restart(row: Operation, loaded: Mapping[str, int]) -> bool:
+    """Return if `REPLACED_BY_RESTART` matches. `loaded`: the version of the module that nodes have loaded."""
+    is_install = row.way == Way.RESTART and row.action == Action.INSTALL and not row.rollback
+    return is_install and loaded.get(row.node, row.version) != row.version
 
 
 def _turn(row: Operation, fleet: Fleet) -> Turn | None:
@@ -260,6 +341,8 @@ def _turn(row: Operation, fleet: Fleet) -> Turn | None:
     if not changes_server(row):
         return None
     turn = Turn(node=row.node, target=None, returned_at=row.returned_at, restarts=row.way == Way.RESTART)
+    if row.fails_back_to:  # it loads and unloads nothing
+        return replace(turn, target=fleet.loaded.get(row.node), fails_back_to=row.fails_back_to)
     if row.action == Action.INSTALL and row.activation == Activation.LOAD:
         return replace(turn, target=row.version)
     leaving = row.version if row.action == Action.REMOVE else row.undoes
@@ -376,10 +459,14 @@ def _place(member: ShardMember, members: Mapping[str, ShardMember], heard: Liven
         former_shards=frozenset(lately_left(member, now)),
         host=member.host,
         heard_at=_heard_at(heard),
-        is_fresh=_is_heard(heard, FRESH_INTERVALS, now),
+        is_fresh=is_heard(heard, FRESH_INTERVALS, now),
         not_ready=Reason(member.not_ready) if member.not_ready else None,
         not_ready_message=member.not_ready_message,
     )
+
+
+def _heard_times(heard: Mapping[str, Liveness]) -> dict[str, datetime]:
+    return {name: at for name, each in heard.items() if (at := _heard_at(each))}
 
 
 def _heard_at(heard: Liveness | None) -> datetime | None:
@@ -387,7 +474,7 @@ def _heard_at(heard: Liveness | None) -> datetime | None:
     return None if heard is None else heard.facts_at or heard.last_seen
 
 
-def _is_heard(heard: Liveness | None, intervals: float, now: datetime) -> bool:
+def is_heard(heard: Liveness | None, intervals: float, now: datetime) -> bool:
     """Return True if the node has sent facts within so many of its intervals."""
     at = _heard_at(heard)
     if heard is None or at is None:

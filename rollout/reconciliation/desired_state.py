@@ -119,7 +119,7 @@ def open_drifts() -> list[tuple[str, str, int]]:
 def newest_unreleased_operations(places: Collection[tuple[str, str]]) -> list[Operation]:
     """Return the newest operation of each node and module, if it has ended and was never released."""
     found = Operation.objects.filter(_of(places), ~Exists(newer_operations()), touched=False, finished_at__isnull=False)
-    return list(found)
+    return list(found.filter(fails_back_to=""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import msgspec
 
-import decoding
 from eventstore import (
     acting_as,
     append,
@@ -18,7 +17,7 @@ from eventstore import (
     retry_on_conflict,
     transact,
 )
-from rollout.domain.errors import InvalidRolloutError, InvalidTokenError, UntrustedNodeError
+from rollout.domain.errors import InvalidRolloutError, InvalidTokenError
 from rollout.domain.join_token.commands import CreateJoinToken, RevokeJoinToken, UseJoinToken
 from rollout.domain.join_token.decider import JOIN_TOKEN
 from rollout.domain.join_token.events import join_token_stream
@@ -31,7 +30,7 @@ from rollout.models import Liveness
 from rollout.process.offline_nodes import is_silent
 from rollout.process.placements import caused_changes, forgetting
 from rollout.queries.join_tokens import GivenToken, secret_sha256_of
-from rollout.queries.trust import control_secrets, trust_in
+from rollout.queries.trust import control_secrets, said
 from rollout.signing import (
     PROTOCOL,
     Envelope,
@@ -40,13 +39,10 @@ from rollout.signing import (
     UntrustedError,
     is_public_key,
     key_id,
-    read,
 )
 
 #: 64 hexadecimal digits.
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-#: A request for a new key may be so much older or newer than now, by the two clocks, seconds.
-LARGEST_SKEW = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,20 +189,9 @@ def add_key(envelope: Envelope) -> None:
 
     Raises: `UntrustedNodeError` unless the envelope is from the node; `InvalidRolloutError`.
     """
-    try:
-        trust_in([envelope.node])[envelope.node].verify(envelope, Purpose.REKEY)
-        new = decoding.convert(read(envelope), NewKey)
-    except UntrustedError as error:
-        raise UntrustedNodeError from error
-    except msgspec.ValidationError as error:
-        raise InvalidRolloutError(f"payload: {error}") from error
+    new = said(envelope, Purpose.REKEY, NewKey)
     if not is_public_key(new.public_key):
         raise InvalidRolloutError("public_key: must be 32 bytes of X25519, in base64 for URLs.")
-    skew = new.sent_at - database_now().timestamp()
-    if not abs(skew) <= LARGEST_SKEW:  # so that it cannot be repeated later
-        raise InvalidRolloutError(
-            f"sent_at: the clock of the node differs by {skew:.0f} s. The limit is {LARGEST_SKEW:.0f} s."
-        )
     add = AddKey(node=envelope.node, public_key=new.public_key, broker_password_sha256=new.broker_password_sha256)
     with acting_as(actor_of(envelope.node), correlation_id=current_request()):
         transact(node_stream(envelope.node), NODE, add)

@@ -32,9 +32,10 @@ def roll_back_rollout(uid: str, *, origin: Origin = Origin.API) -> str:
     """Restore on every node what it had before. Return the rollout that does it: the same, or a new one if it has ended.
     At most one rollback of a rollout restores anything.
 
-    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `RollbackOfAdoptionError`,
+    Raises: `NothingToRollBackError`, `RollbackOfRollbackError`, `RollbackOfAdoptionError`, `OneWayError`,
     `ModuleNeededError`, `WrongPhaseError`, `RolloutNotFoundError`.
     """
+    advance(uid)  # a node may have shown that there is no way back
     state = transact(rollout_stream(uid), ROLLOUT, RollBackAll(rollout=uid))
     if state.started is not None and state.phase in ROLLED_BACK_BY_A_NEW_ROLLOUT:
         return _start_rollback(state.started, origin)

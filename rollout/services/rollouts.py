@@ -130,6 +130,7 @@ def _again(started: RolloutStarted, nodes: tuple[str, ...]) -> RolloutRequest:
         ways=started.ways,
         may_interrupt=started.may_interrupt,
         may_discard_data=started.may_discard_data,
+        failback=started.failback,
     )
 
 

@@ -85,6 +85,7 @@ def _started(plan: Plan, uid: str, bringing: Mapping[str, Collection[str]]) -> A
         ways=request.ways,
         may_interrupt=request.may_interrupt,
         may_discard_data=request.may_discard_data,
+        failback=request.failback,
     )
     return Append(rollout_stream(uid), 0, ROLLOUT.decide(RolloutState(), Start(started=started)))
 
@@ -116,9 +117,9 @@ def _schedules(plan: Plan, uid: str, generations: Mapping[str, Mapping[str, int]
     ]
 
 
-def followed(uid: str, *, by: str, is_rollback: bool = False) -> Append:
+def followed(uid: str, *, by: str, is_rollback: bool = False, is_failback: bool = False) -> Append:
     """Return what the stream of a finished rollout gets when the rollout `by` is started to follow it."""
-    event = RolloutFollowed(rollout=uid, follower=by, is_rollback=is_rollback)
+    event = RolloutFollowed(rollout=uid, follower=by, is_rollback=is_rollback, is_failback=is_failback)
     return load_state(rollout_stream(uid), ROLLOUT).append([event])
 
 

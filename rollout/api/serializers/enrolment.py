@@ -89,6 +89,13 @@ class EnvelopeSerializer(StrictSerializer):
     signature = StrictCharField(max_length=128)
 
 
+class HoldsSerializer(serializers.Serializer[Any]):
+    withhold = serializers.BooleanField(
+        help_text="The node's server must not become the master: another copy of its shard has the former version"
+    )
+    keep_data = serializers.BooleanField(help_text="The data from before the operation may still be needed")
+
+
 class SignedTrustSerializer(serializers.Serializer[Any]):
     protocol = serializers.IntegerField()
     purpose = serializers.CharField()

@@ -307,6 +307,15 @@ class ServerStateSerializer(serializers.Serializer[Any]):
         allow_blank=True,
         help_text="`restart` while an operation restarts it, `recovery` if that has failed and it is not in service yet; else empty",
     )
+    withheld = serializers.BooleanField(
+        help_text="The agent keeps the server from becoming the master, because other copies of its shard have another version"
+    )
+    save_problem = serializers.CharField(
+        allow_blank=True, help_text="Why the server must not start a child process now; empty if it may"
+    )
+    full_syncs = serializers.IntegerField(
+        allow_null=True, help_text="How many full synchronizations a replica has begun in the last 10 minutes"
+    )
     migrations = SlotMigrationSerializer(
         many=True, allow_null=True, help_text="Of slots of this shard, as far as this server knows"
     )

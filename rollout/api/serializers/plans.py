@@ -111,12 +111,16 @@ class PlanSerializer(serializers.Serializer[Any]):
     may_discard_data = serializers.BooleanField(
         help_text="Servers may be restarted although their data is neither on disk nor on a replica"
     )
+    failback = serializers.BooleanField(help_text="Afterwards each master that gave its role away gets it back")
     total = serializers.IntegerField(help_text="All nodes, including skipped ones")
     strategy = StrategySerializer()
     waves = PlannedWaveSerializer(many=True)
     skipped = SkippedNodeSerializer(many=True)
     warnings = PlanWarningSerializer(many=True, help_text="Nodes that get the module, but may not be able to use it")
     learned = LearnedSerializer(help_text="What scratch servers have shown about the builds")
+    irreversible = serializers.ListField(
+        child=serializers.CharField(), help_text="What no rollback undoes, one sentence each"
+    )
     lost_options = LostOptionsSerializer(
         many=True, help_text="Nodes whose server has options of the module that the new build does not have"
     )

@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from rollout.api.serializers.strategy import ACTIVATIONS, StrategySerializer, choices
 from rollout.domain.rollout.events import RolloutPhase, WavePhase
-from rollout.messages import Action, Activation, Phase, Way
+from rollout.messages import Action, Activation, Phase, Way, WayBackResult
 
 ACTIONS = choices(Action)
 PHASES = choices(Phase)
@@ -93,6 +93,28 @@ class LeftAloneSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(allow_blank=True, help_text="The same as a sentence")
 
 
+class WayBackSerializer(serializers.Serializer[Any]):
+    result = serializers.ChoiceField(choices(WayBackResult))
+    message = serializers.CharField(allow_blank=True, help_text="Why it is not open; empty if it is")
+    former_version = serializers.IntegerField()
+    tried = serializers.IntegerField(help_text="How many keys a scratch server with the former version has read")
+    kept_file = serializers.CharField(
+        allow_blank=True,
+        help_text="Where the node keeps the data from before the change until the rollout ends; empty if it does not",
+    )
+
+
+class OneWaySerializer(WayBackSerializer):
+    node = serializers.CharField(help_text="The node that has shown it")
+    promoted = serializers.BooleanField(help_text="A person has accepted that there is no rollback")
+
+
+ONE_WAY = (
+    "The former version cannot read what the new one writes, or that is not known: the rollout waits for a person to promote it, "
+    "and is not rolled back. Null as long as no node has shown that"
+)
+
+
 class RolloutSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
     title = serializers.CharField(help_text="The action as a sentence")
@@ -101,8 +123,12 @@ class RolloutSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
     activation = serializers.ChoiceField(ACTIVATIONS)
     may_interrupt = serializers.BooleanField(help_text="Servers may be restarted although no other one takes over")
+    one_way = OneWaySerializer(allow_null=True, help_text=ONE_WAY)
     may_discard_data = serializers.BooleanField(
         help_text="Servers may be restarted although their data is neither on disk nor on a replica"
+    )
+    failback = serializers.BooleanField(
+        help_text="After a success, a rollout of its own makes each master that gave its role away the master again"
     )
     even_if_used = serializers.BooleanField(help_text="It removes the module even if its commands were called lately")
     adopt = serializers.BooleanField(help_text="It takes over modules that the servers have loaded already")
@@ -114,12 +140,18 @@ class RolloutSerializer(serializers.Serializer[Any]):
     needs = serializers.ListField(child=serializers.CharField(), help_text="Rollouts that must succeed first")
     retry_of = serializers.CharField(allow_null=True, help_text="The rollout whose failed nodes it retries")
     rollback_of = serializers.CharField(allow_null=True, help_text="The rollout that it rolls back")
+    failback_of = serializers.CharField(
+        allow_null=True, help_text="The rollout whose former masters it makes the masters again"
+    )
     retried_by = serializers.ListField(
         child=serializers.CharField(),
         help_text="Rollouts that retry its failed nodes, the newest 10",
     )
     rolled_back_by = serializers.CharField(
         allow_null=True, help_text="The rollout that rolls it back, whatever the outcome"
+    )
+    failed_back_by = serializers.CharField(
+        allow_null=True, help_text="The rollout that makes its former masters the masters again, whatever the outcome"
     )
     left_alone = LeftAloneSerializer(help_text="Nodes that its rollback left unchanged")
     strategy = StrategySerializer()
@@ -180,9 +212,15 @@ class RestartSerializer(serializers.Serializer[Any]):
         help_text="From the end of the old process to the end of loading; null if it is not known, for example because a "
         "person has restarted the server",
     )
-    failover = FailoverSerializer(allow_null=True, help_text="Before the restart; null if none was needed")
+    failover = FailoverSerializer(
+        allow_null=True, help_text="Before the restart, or in a failback; null if none was needed"
+    )
 
 
+WAY_BACK = (
+    "Whether the former version can read what the new one writes; null if no version with data types has taken the place of "
+    "another one"
+)
 HEALTH = "The server just before the load, and after it has settled; null if the operation loaded nothing"
 
 
@@ -207,7 +245,10 @@ class OutcomeSerializer(serializers.Serializer[Any]):
     seconds = serializers.FloatField(allow_null=True)
     swap_seconds = serializers.FloatField(allow_null=True)
     health = ServerHealthSerializer(allow_null=True, help_text=HEALTH)
-    restart = RestartSerializer(allow_null=True, help_text="The restart of the server, null if there was none")
+    restart = RestartSerializer(
+        allow_null=True, help_text="The restart of the server, or its failover alone; null if there was none"
+    )
+    way_back = WayBackSerializer(allow_null=True, help_text=WAY_BACK)
     late = serializers.ChoiceField(PHASES, allow_null=True, help_text="The phase that the node reported after the end")
     text = serializers.CharField(help_text="The same as a sentence")
 
@@ -239,6 +280,10 @@ class OperationSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(ACTIONS)
     activation = serializers.ChoiceField(choices(Activation))
     way = serializers.ChoiceField(choices(Way), help_text="How the server comes to load or unload the version")
+    fails_back_to = serializers.CharField(
+        allow_null=True,
+        help_text="The node that becomes the master again; then nothing is loaded, unloaded or restarted",
+    )
     phase = serializers.ChoiceField(PHASES)
     reason = serializers.CharField(allow_null=True)
     message = serializers.CharField()
@@ -259,5 +304,8 @@ class OperationSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="How long the server answered no client while it replaced the loaded version"
     )
     health = ServerHealthSerializer(allow_null=True, help_text=HEALTH)
-    restart = RestartSerializer(allow_null=True, help_text="The restart of the server, null if there was none")
+    restart = RestartSerializer(
+        allow_null=True, help_text="The restart of the server, or its failover alone; null if there was none"
+    )
+    way_back = WayBackSerializer(allow_null=True, help_text=WAY_BACK)
     outcomes = OutcomeSerializer(many=True, help_text="How each attempt ended, oldest first; never overwritten")

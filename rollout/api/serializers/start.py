@@ -78,7 +78,13 @@ class StartRolloutSerializer(StrictSerializer):
         default=False, help_text="Restart a server even if no other one can take over its clients"
     )
     may_discard_data = StrictBooleanField(
-        default=False, help_text="Restart a server even if its data is neither on disk nor on a replica"
+        default=False,
+        help_text="Restart a server even if its data is neither on disk nor on a replica; and go back from a one-way change with "
+        "the data from before it",
+    )
+    failback = StrictBooleanField(
+        default=False,
+        help_text="After a success, a rollout of its own makes each master that gave its role away the master again",
     )
     nodes = serializers.ListField(
         child=StrictCharField(max_length=128),
@@ -113,6 +119,10 @@ class StartRolloutSerializer(StrictSerializer):
         if attrs["adopt"] and (attrs["action"] != Action.INSTALL or attrs["activation"] not in {Ways.LOAD, Ways.AUTO}):
             raise serializers.ValidationError(
                 {"adopt": ["Must be false unless action is install and activation is load or auto."]}
+            )
+        if attrs["failback"] and (attrs["adopt"] or attrs["activation"] not in {Ways.AUTO, Ways.RESTART}):
+            raise serializers.ValidationError(
+                {"failback": ["Must be false unless activation is auto or restart, and adopt is false."]}
             )
         strategy = attrs.get("strategy", {})
         undoes = strategy.get("on_failure") == OnFailure.ROLLBACK or strategy.get("on_abort") == OnAbort.UNDO

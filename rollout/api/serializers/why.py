@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from rollout.api.serializers.events import EventSerializer
+from rollout.api.serializers.rollouts import FailoverSerializer
 
 
 class RuleSerializer(serializers.Serializer[Any]):
@@ -30,6 +31,11 @@ class FailureSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(help_text="All of this in words, such as `7 nodes: load_failed: ...`")
 
 
+class MovedMasterSerializer(FailoverSerializer):
+    node = serializers.CharField(help_text="The node that was the master")
+    text = serializers.CharField(help_text="The same as a sentence")
+
+
 class WhySerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
     node = serializers.CharField(required=False, help_text="Present in an answer about one node")
@@ -42,4 +48,9 @@ class WhySerializer(serializers.Serializer[Any]):
         child=serializers.CharField(), help_text="What has happened on nodes in progress, such as a server that hangs"
     )
     failures = FailureSerializer(many=True, help_text="The failed attempts, by reason and by `line`: at most 10 groups")
+    masters = MovedMasterSerializer(
+        many=True,
+        required=False,
+        help_text="Where the masters were and are that have failed over, the newest 25; not in an answer about one node",
+    )
     events = EventSerializer(many=True)

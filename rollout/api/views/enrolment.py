@@ -19,11 +19,13 @@ from rollout.api.serializers.enrolment import (
     EnrolledSerializer,
     EnrolmentSerializer,
     EnvelopeSerializer,
+    HoldsSerializer,
     InvitationSerializer,
     TrustSerializer,
 )
 from rollout.delivery.broker_acl import user_of
 from rollout.domain.errors import InvalidTokenError, NodeExistsError, NodeRekeyError, UntrustedNodeError
+from rollout.queries.holds import still_held
 from rollout.queries.join_tokens import control_ca, pem_in, read_token, token_row
 from rollout.queries.node_documents import degraded_document
 from rollout.queries.nodes import node_row
@@ -96,6 +98,21 @@ class EnrolmentViewSet(ViewSet):
             _count_refused(request)
             raise
         return Response(_trust())
+
+    @extend_schema(request=EnvelopeSerializer, responses=HoldsSerializer)
+    @refuses(UntrustedNodeError)
+    def holds(self, request: Request) -> Response:
+        """Return what a node has to hold after an operation that has put another version of a module on it, in an envelope with
+        the purpose `holds` that its key has signed. The payload has `rollout`, `module_name`, `version` and `sent_at`, Unix time
+        in seconds. An agent asks at each heartbeat, until both are false."""
+        serializer = EnvelopeSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        _require_attempts_left(request)
+        try:
+            return Response(still_held(envelope_from(serializer.validated_data)))
+        except UntrustedNodeError:
+            _count_refused(request)
+            raise
 
 
 def _trust() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verbs of `/v2/rollouts/{uid}`: pause, resume, promote, abort, retry, rollback, approve, reject, cancel."""
+"""The verbs of `/v2/rollouts/{uid}`: pause, resume, promote, abort, retry, rollback, failback, approve, reject, cancel."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -17,8 +17,10 @@ from rollout.domain.errors import (
     MissingDependencyError,
     NodeNotFoundError,
     NotGatedError,
+    NothingToFailBackError,
     NothingToRetryError,
     NothingToRollBackError,
+    OneWayError,
     OperationFinalError,
     RollbackOfAdoptionError,
     RollbackOfRollbackError,
@@ -27,6 +29,7 @@ from rollout.domain.errors import (
     SecondPersonError,
     WrongPhaseError,
 )
+from rollout.services.failback import fail_back_rollout
 from rollout.services.rollback import roll_back_rollout
 from rollout.services.rollouts import (
     abort_rollout,
@@ -60,7 +63,7 @@ class RolloutVerbViewSet(ViewSet):
     @extend_schema(request=PromoteSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, NotGatedError, WrongPhaseError)
     def promote(self, request: Request, uid: str) -> Response:
-        """Open the gate after a wave."""
+        """Open the gate after a wave, and accept that a one-way change cannot be rolled back."""
         serializer = PromoteSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         promote_rollout(uid, wave=serializer.validated_data.get("wave"))
@@ -94,11 +97,18 @@ class RolloutVerbViewSet(ViewSet):
         NothingToRollBackError,
         RollbackOfRollbackError,
         RollbackOfAdoptionError,
+        OneWayError,
         WrongPhaseError,
     )
     def rollback(self, request: Request, uid: str) -> Response:
         """Restore on every node what it had before: in this rollout, or in a new one if it has ended."""
         return accepted(request, roll_back_rollout(uid, origin=origin_of(request)))
+
+    @extend_schema(request=None, responses={202: RolloutSerializer}, parameters=[LOCATION])
+    @refuses(RolloutNotFoundError, NothingToFailBackError, WrongPhaseError)
+    def failback(self, request: Request, uid: str) -> Response:
+        """Make each master that gave its role away in this finished rollout the master again, in a new rollout."""
+        return accepted(request, fail_back_rollout(uid, origin=origin_of(request)))
 
     @extend_schema(request=RemarkSerializer, responses={202: RolloutSerializer}, parameters=[LOCATION])
     @refuses(RolloutNotFoundError, RolloutFinalError, WrongPhaseError, SecondPersonError)

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 from django.db import transaction
@@ -16,6 +15,7 @@ from rollout.delivery.ingestion.verification import Verified, verified_heartbeat
 from rollout.domain.node.commands import RecordDuplicate, RecordHeartbeat, RetireOtherKeys
 from rollout.domain.node.decider import NODE
 from rollout.domain.node.events import actor_of, node_stream
+from rollout.domain.node.health import RESTART
 from rollout.domain.node.inventory_order import is_earlier
 from rollout.domain.node.pace import Change
 from rollout.domain.placement.scheduling import LARGEST_GENERATION
@@ -225,12 +225,12 @@ def _record_liveness(heartbeats: Collection[Heartbeat], order: MessageOrder) -> 
     order.refresh(rows)
     order.rivals.save(rows)
     order.save_paces(row for row in rows if row.node not in names)
-    for hello, has_facts in product((True, False), repeat=2):
+    for moments in sorted({_moments(each) for each in heartbeats}):
         Liveness.objects.bulk_create(
-            (_row(each, order) for each in heartbeats if each.hello is hello and (each.facts is not None) is has_facts),
+            (_row(each, order) for each in heartbeats if _moments(each) == moments),
             update_conflicts=True,
             unique_fields=["node"],
-            update_fields=[*_COLUMNS, *(["hello_at"] if hello else []), *(["facts_at"] if has_facts else [])],
+            update_fields=[*_COLUMNS, *moments],
         )
     if order.doubted:
         Liveness.objects.filter(node__in=order.doubted).update(doubts=["counter"])
@@ -254,6 +254,17 @@ _COLUMNS = (
 )
 
 
+def _moments(heartbeat: Heartbeat) -> tuple[str, ...]:
+    """Return the columns that say when the node last sent such a heartbeat."""
+    facts = heartbeat.facts
+    is_such = {
+        "hello_at": heartbeat.hello,
+        "facts_at": facts is not None,
+        "restarting_at": facts is not None and facts.maintenance == RESTART,
+    }
+    return tuple(name for name, is_it in is_such.items() if is_it)
+
+
 def _row(heartbeat: Heartbeat, order: MessageOrder) -> Liveness:
     heard = order.heard[heartbeat.node]
     generations = {name: number for name, number in heartbeat.generations.items() if number <= LARGEST_GENERATION}
@@ -264,8 +275,6 @@ def _row(heartbeat: Heartbeat, order: MessageOrder) -> Liveness:
     return Liveness(
         node=heartbeat.node,
         last_seen=order.now,
-        hello_at=order.now if heartbeat.hello else None,
-        facts_at=None if heartbeat.facts is None else order.now,
         interval_seconds=heartbeat.interval_seconds,
         generations=generations,
         incarnation=heard.incarnation,
@@ -278,4 +287,5 @@ def _row(heartbeat: Heartbeat, order: MessageOrder) -> Liveness:
         clock_skew_seconds=None if heartbeat.sent_at is None else heartbeat.sent_at - order.now.timestamp(),
         doubts=doubts,
         pace=order.pace(heartbeat.node),
+        **dict.fromkeys(_moments(heartbeat), order.now),
     )

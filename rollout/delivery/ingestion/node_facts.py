@@ -1,5 +1,6 @@
 """Records what agents report about their servers. Two queries for any number of nodes, and none creates an event."""
 
+import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ FACTS_SECONDS = 60.0
 MOST_RESTARTS = 10
 #: They change with each heartbeat.
 _NUMBERS = ("uptime_seconds", "used_memory")
+_NUMBER = re.compile(r"\d[\d.,]*")
 _CONFLICT = "loadmodule_owner"
 _REFUSES_LOAD = "enable_module_command"
 
@@ -106,7 +108,8 @@ def _lasting(server: dict[str, Any]) -> dict[str, Any]:
     replicas = [(each["address"], each["state"]) for each in server.get("replicas", [])]
     modules = [_lasting_of_module(each) for each in server.get("modules", [])]
     lasting = {name: value for name, value in server.items() if name not in _NUMBERS}
-    return lasting | {"replicas": replicas, "modules": modules}
+    save_problem = _NUMBER.sub("", server.get("save_problem", ""))
+    return lasting | {"replicas": replicas, "modules": modules, "save_problem": save_problem}
 
 
 def _lasting_of_module(module: dict[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,9 @@ def _turn(
         yield NEXT_STEP
         return
     found = [*_turn_of_rollout(state, snapshot, facts, node), *_turn_of_node(state, snapshot, node)]
+    if not found and snapshot.tries_way_back:
+        text = f"{facts.in_progress} to show if the former version can read what the new one writes"
+        found = [Wait(what=Rule.WAY_BACK, text=text)]
     if not found:
         room = wait_for_room(state, snapshot, facts)
         found = [replace(room, text="the nodes before it in the rollout's order") if next_step.events else room]

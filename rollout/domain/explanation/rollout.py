@@ -109,7 +109,8 @@ def _waits(state: RolloutState, started: RolloutStarted, snapshot: Snapshot, fac
             blocker = blocked_by(state, snapshot)
             if blocker is not None:
                 yield wait_for_blocker(blocker, state, facts)
-            yield from waits_in_progress(facts) if blocker == Blocker.FROZEN else _nodes(state, snapshot, facts)
+            releases_none = blocker in {Blocker.FROZEN, Blocker.ONE_WAY}
+            yield from waits_in_progress(facts) if releases_none else _nodes(state, snapshot, facts)
 
 
 def _nodes(state: RolloutState, snapshot: Snapshot, facts: RolloutFacts) -> Iterator[Wait]:

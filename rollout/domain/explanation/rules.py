@@ -19,12 +19,16 @@ class Rule(StrEnum):
     WAVE_TURN = "wave_turn"
     SOAK = "soak"
     GATE = "gate"
+    ONE_WAY = "one_way"
+    WAY_BACK = "way_back"
     MAX_PARALLEL = "max_parallel"
     MIN_HEALTHY = "min_healthy"
     DOMAIN = "domain"
     SHARD_ORDER = "shard_order"
     SHARD_BUSY = "shard_busy"
     HOST_BUSY = "host_busy"
+    HOST_WORKS = "host_works"
+    SYNC_LOOP = "sync_loop"
     WINDOW = "window"
     HEARTBEAT = "heartbeat"
     SERVER = "server"
@@ -55,6 +59,9 @@ RULES: Mapping[Rule, str] = {
     Rule.WAVE_TURN: "Waves run one after the other: a wave starts when the one before it has passed.",
     Rule.SOAK: "After each wave, health is watched for soak_seconds: {strategy.soak_seconds:g} s.",
     Rule.GATE: "After each wave except the last, a person has to promote: gate is {strategy.gate}.",
+    Rule.ONE_WAY: "A former version that cannot read what the new one writes, or of which that is not known, rules out a rollback: "
+    "then a person has to promote the rollout after the node that has shown it.",
+    Rule.WAY_BACK: "If a restart replaces a version, the first node changes alone, and tries if the former version can read what the new one writes.",
     Rule.MAX_PARALLEL: (
         "At most {parallel} of {nodes} nodes are in progress at once: max_parallel is {strategy.max_parallel}."
     ),
@@ -66,6 +73,10 @@ RULES: Mapping[Rule, str] = {
     Rule.SHARD_ORDER: "A module is loaded on the replicas before their master, and leaves the master first.",
     Rule.SHARD_BUSY: "Two copies of a shard are never changed at the same time.",
     Rule.HOST_BUSY: "Two nodes on one host are never changed at the same time.",
+    Rule.HOST_WORKS: "At most one server of a host saves, loads or synchronizes its data at a time. A node waits at most "
+    "ready_deadline_seconds, {strategy.ready_deadline_seconds:g} s. Then it is skipped.",
+    Rule.SYNC_LOOP: "While a replica has begun two full synchronizations within ten minutes, nothing more changes in its shard. A "
+    "node waits at most ready_deadline_seconds, {strategy.ready_deadline_seconds:g} s. Then it is skipped.",
     Rule.WINDOW: "Servers are restarted only in the window {strategy.window}.",
     Rule.HEARTBEAT: "A server is changed only while its newest heartbeat is recent, and gets a module only while those of its replicas are.",
     Rule.SERVER: "A server is changed only while it is ready, and no server outside of the fleet would lose data by that. A "
@@ -106,12 +117,17 @@ RULE_OF_BLOCK: Mapping[Block, Rule] = {
     Block.DOMAIN_BUSY: Rule.DOMAIN,
     Block.WINDOW: Rule.WINDOW,
     Block.RESTART: Rule.SERVER,
+    Block.WAY_BACK: Rule.WAY_BACK,
+    Block.HOST_WORKS: Rule.HOST_WORKS,
+    Block.SYNC_LOOP: Rule.SYNC_LOOP,
 }
 RULE_OF_REASON: Mapping[Reason, Rule] = {
     Reason.UNMANAGED_REPLICA: Rule.SERVER,
     Reason.UNMANAGED_MASTER: Rule.SERVER,
     Reason.SERVER_NOT_READY: Rule.SERVER,
     Reason.BACKUP_RUNNING: Rule.SERVER,
+    Reason.SAVE_UNSAFE: Rule.SERVER,
+    Reason.SYNC_LOOP: Rule.SYNC_LOOP,
     Reason.REPLICA_LACKS_MODULE: Rule.SHARD_ORDER,
     Reason.REPLICA_SILENT: Rule.HEARTBEAT,
     Reason.MASTER_HAS_MODULE: Rule.SHARD_ORDER,
@@ -119,6 +135,7 @@ RULE_OF_REASON: Mapping[Reason, Rule] = {
     Reason.ERROR_THRESHOLD: Rule.MAX_FAILURES,
     Reason.PROGRESS_DEADLINE: Rule.PROGRESS_DEADLINE,
     Reason.NEWER_ROLLOUT: Rule.NEWER_ROLLOUT,
+    Reason.ONE_WAY: Rule.ONE_WAY,
     Reason.NODE_DEADLINE: Rule.NODE_DEADLINE,
     Reason.NODE_UNREACHABLE: Rule.OFFLINE,
     Reason.NODE_DECOMMISSIONED: Rule.DECOMMISSIONED,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rollout.domain.explanation.facts import RolloutFacts, Wait
 from rollout.domain.explanation.rules import RULE_OF_BLOCK, Rule
 from rollout.domain.rollout.blockers import Blocker
+from rollout.domain.rollout.one_way import what_is_one_way
 from rollout.domain.rollout.release_limits import free_slots, spare_nodes
 from rollout.domain.rollout.snapshot import Snapshot
 from rollout.domain.rollout.state import RolloutState
@@ -36,6 +37,11 @@ def wait_for_blocker(blocker: Blocker, state: RolloutState, facts: RolloutFacts)
             return Wait(what=Rule.SOAK, text=f"the soak of wave {state.wave} to end", until=state.soak_until)
         case Blocker.GATE:
             return Wait(what=Rule.GATE, text=f"a person to promote it: the gate after wave {state.wave} is closed")
+        case Blocker.ONE_WAY:
+            shown = state.one_way and state.started and what_is_one_way(state.one_way, state.started.version)
+            return Wait(
+                what=Rule.ONE_WAY, text=f"a person to promote it: there is no rollback. {shown or ''}".rstrip(" .")
+            )
         case Blocker.FROZEN:
             return Wait(what=Rule.FROZEN, text=f"a thaw: the fleet is frozen {facts.frozen}")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from eventstore import event
-from rollout.messages import Action, Activation, Phase, Reason, Replication, Restart, ServerHealth, Way
+from rollout.messages import Action, Activation, Phase, Reason, Replication, Restart, ServerHealth, Way, WayBack
 
 
 def placement_stream(node: str, module: str) -> str:
@@ -42,10 +42,12 @@ class Intent:
     rollback: bool = False
     #: A version that the operation removes in addition, if any.
     undoes: int | None = None
-    #: The reconciler asked for the operation, so any rollout of a person supersedes it.
+    #: The reconciler asked for the operation, or it fails back, so any rollout of a person supersedes it.
     yields: bool = False
     #: How the server comes to load or unload the module.
     way: Way = Way.LOAD
+    #: The node that becomes the master again. The operation changes no module, so it leaves the desired state as it is.
+    fails_back_to: str = ""
 
     @property
     def changes_server(self) -> bool:
@@ -152,7 +154,8 @@ class OperationFinished:
     `seconds`: how long the node worked, null if the node did not report it. `swap_seconds`: how long the node's server
     answered no client while it replaced one version by another, null if it replaced none. `answered`: the node reported
     this end; null in older logs. `health`: the server before the load and after it has settled, null if the operation loaded
-    nothing. `restart`: of the server, by the operation; null if there was none."""
+    nothing. `restart`: of the server, by the operation; null if there was none. `way_back`: if the former version can read what
+    the new one writes; null if no version with data types has taken the place of another one."""
 
     rollout: str
     node: str
@@ -165,6 +168,7 @@ class OperationFinished:
     answered: bool | None = None
     health: ServerHealth | None = None
     restart: Restart | None = None
+    way_back: WayBack | None = None
 
 
 @event("operation.reported_late.v1")

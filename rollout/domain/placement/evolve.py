@@ -69,7 +69,7 @@ def _released(state: PlacementState, event: OperationReleased) -> PlacementState
     if live.before is None:
         live = replace(live, before=_had(state, event), was=state.desired)
     live = replace(live, phase=Phase.QUEUED, released=True, releases=live.releases + 1)
-    return replace(state, live=live, desired=live.result)
+    return replace(state, live=live, desired=state.desired if live.fails_back_to else live.result)
 
 
 def _had(state: PlacementState, event: OperationReleased) -> tuple[Target, ...]:
@@ -113,7 +113,7 @@ def _finished(state: PlacementState, event: OperationFinished) -> PlacementState
         answered=_is_answered(event),
     )
     state = replace(state, live=state.waiting, waiting=None, ended=ended)
-    if ended.before is None:
+    if ended.before is None or ended.fails_back_to:
         return state
     if ended.succeeded:
         brought = successes_after(state, ended)

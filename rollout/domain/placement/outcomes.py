@@ -37,7 +37,7 @@ def _claims_success(reported: Phase, reason: Reason | None) -> bool:
 
 def _contradiction(live: Operation, report: Report) -> str:
     """Return how the inventory in the report contradicts a success; empty if it does not."""
-    if report.inventory is None:
+    if report.inventory is None or live.fails_back_to:
         return ""
     version = (report.module_name, live.version)
     found = next((each for each in report.inventory.modules if (each.module_name, each.version) == version), None)

@@ -115,6 +115,7 @@ def _record_live(live: Operation, report: Report) -> list[PlacementEvent]:
                 answered=True,
                 health=report.health,
                 restart=report.restart,
+                way_back=report.way_back,
             )
         ]
     is_returned = 0 < report.release <= live.returned  # it has arrived after the return

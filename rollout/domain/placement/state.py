@@ -36,7 +36,8 @@ class Operation(Intent):
     @property
     def result(self) -> tuple[Target, ...]:
         """What the node has after a success. Only for an operation that was released."""
-        return desired_after(self.before or (), self)
+        before = self.before or ()
+        return before if self.fails_back_to else desired_after(before, self)
 
     @property
     def changes_nothing(self) -> bool:
@@ -80,7 +81,8 @@ class PlacementState:
     @property
     def at_work(self) -> frozenset[int]:
         """The versions that the operation in progress is about."""
-        return frozenset() if self.live is None or self.live.before is None else self.live.changes
+        live = self.live
+        return frozenset() if live is None or live.before is None or live.fails_back_to else live.changes
 
     @property
     def undone(self) -> bool:

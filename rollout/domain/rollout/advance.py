@@ -5,6 +5,7 @@ Failures are judged before anything is released.
 
 from rollout.domain.rollout.blockers import BEFORE_START, blocked_by
 from rollout.domain.rollout.events import AbortRequested, RolloutEvent, RolloutPhase, WavePhase
+from rollout.domain.rollout.one_way import one_way_found
 from rollout.domain.rollout.outcome import finish
 from rollout.domain.rollout.progress_deadline import extension
 from rollout.domain.rollout.rollback import restore
@@ -19,6 +20,8 @@ def advance(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
 
 
 def _advance(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
+    if found := one_way_found(state, snapshot):
+        return [*found]
     match state.phase:
         case RolloutPhase.ABORTING:
             return finish(state, snapshot) if snapshot.has_ended else []

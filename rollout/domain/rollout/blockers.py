@@ -1,4 +1,4 @@
-"""What blocks a rollout as a whole: approval, `start_at`, dependencies, soak, gate, freeze."""
+"""What blocks a rollout as a whole: approval, `start_at`, dependencies, soak, gate, a one-way change, freeze."""
 
 from enum import StrEnum
 
@@ -13,6 +13,7 @@ class Blocker(StrEnum):
     NEEDS = "needs"
     SOAK = "soak"
     GATE = "gate"
+    ONE_WAY = "one_way"
     FROZEN = "frozen"
 
 
@@ -32,6 +33,8 @@ def blocked_by(state: RolloutState, snapshot: Snapshot) -> Blocker | None:
         return Blocker.SOAK
     if state.wave_phase == WavePhase.GATED:
         return Blocker.GATE
+    if state.waits_for_promotion and not snapshot.has_ended:
+        return Blocker.ONE_WAY
     return Blocker.FROZEN if snapshot.frozen else None
 
 

@@ -55,7 +55,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
-    """Open the gate after `wave`, or the gate at which the rollout waits if `wave` is None.
+    """Open the gate after `wave`, or the gate at which the rollout waits if `wave` is None, and accept a one-way change.
 
     Raises: `NotGatedError` if the rollout does not wait at that gate.
     """
@@ -75,7 +75,7 @@ class Abort:
 class RollBackAll:
     """Restore all nodes. Do nothing if the rollout has ended in one of `ROLLED_BACK_BY_A_NEW_ROLLOUT`.
 
-    Raises: `RollbackOfRollbackError` for a rollback, `RollbackOfAdoptionError` for an adoption.
+    Raises: `RollbackOfRollbackError` for a rollback, `RollbackOfAdoptionError` for an adoption, `OneWayError`.
     """
 
     rollout: str

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from eventstore import event
 from rollout.domain.strategy import Strategy
-from rollout.messages import Action, Activation, Reason, Ways
+from rollout.messages import Action, Activation, Reason, WayBack, Ways
 
 
 def rollout_stream(uid: str) -> str:
@@ -95,7 +95,8 @@ class RolloutStarted:
     `left_alone`. `purge`: after all nodes have succeeded, the module object and the artifact are deleted too.
     `even_if_used`: the module is removed even if its commands were called in the last 10 minutes. `adopt`: servers that have
     loaded the same file from another path keep it, and their lines are taken over. `ways`, `may_interrupt`, `may_discard_data`:
-    how servers come to load the version, and which of them may be restarted for it."""
+    how servers come to load the version, and which of them may be restarted for it. `failback`: masters that gave their role away
+    get it back after a success, by a rollout of its own; `failback_of`: the finished rollout after which this one does that."""
 
     rollout: str
     action: Action
@@ -117,6 +118,8 @@ class RolloutStarted:
     ways: Ways = Ways.LOAD
     may_interrupt: bool = False
     may_discard_data: bool = False
+    failback: bool = False
+    failback_of: str = ""
 
 
 @event("rollout.approved.v1")
@@ -158,6 +161,24 @@ class WaveGated:
 
     rollout: str
     wave: int
+
+
+@event("rollout.one_way.v1")
+class OneWayFound:
+    """The former version cannot read what the new one has written on `node`, or that is not known: `way_back` says which.
+
+    If other nodes are left, nothing more is released until a person promotes the rollout. It cannot be rolled back."""
+
+    rollout: str
+    node: str
+    way_back: WayBack
+
+
+@event("rollout.one_way_promoted.v1")
+class OneWayPromoted:
+    """A person has accepted that there is no rollback: the other nodes may be released."""
+
+    rollout: str
 
 
 @event("rollout.wave_passed.v1")
@@ -259,11 +280,12 @@ class NodesRetried:
 
 @event("rollout.followed.v1")
 class RolloutFollowed:
-    """The rollout had ended, and the rollout `follower` was started to retry its failed nodes or to roll it back."""
+    """The rollout had ended, and the rollout `follower` was started to retry its failed nodes, to roll it back, or to fail back."""
 
     rollout: str
     follower: str
     is_rollback: bool
+    is_failback: bool = False
 
 
 @event("rollout.finished.v1")
@@ -283,6 +305,8 @@ RolloutEvent = (
     | WaveStarted
     | WaveSoaking
     | WaveGated
+    | OneWayFound
+    | OneWayPromoted
     | WavePassed
     | WaveFailed
     | NodesReleased

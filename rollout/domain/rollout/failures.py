@@ -46,12 +46,12 @@ def _too_many(where: str, count: int, allowed: int, counts: WaveCounts | None) -
 def stop(state: RolloutState, snapshot: Snapshot, reason: Reason, message: str) -> list[RolloutEvent]:
     """Return the failure of the wave, and what the strategy's `on_failure` says.
 
-    After all nodes have ended there is nothing to pause. Only if some nodes were lost, a person may still want to roll
+    A one-way change is not rolled back: it is paused. After all nodes have ended there is nothing to pause. Only if some nodes were lost, a person may still want to roll
     back.
     """
     uid = state.uid
     failed = WaveFailed(rollout=uid, wave=state.wave, reason=reason, message=message)
-    if state.strategy.on_failure == OnFailure.ROLLBACK:
+    if state.strategy.on_failure == OnFailure.ROLLBACK and state.one_way is None:
         return [failed, RollbackRequested(rollout=uid, reason=reason, message=message)]
     if snapshot.has_ended and not any(each.lost for each in snapshot.waves):
         return [failed, finished(state, outcome(snapshot), reason, message)]

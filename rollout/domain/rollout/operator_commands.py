@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rollout.domain.errors import (
     NotGatedError,
     NothingToRetryError,
+    NothingToRollBackError,
     RollbackOfAdoptionError,
     RollbackOfRollbackError,
     RolloutFinalError,
@@ -26,6 +27,7 @@ from rollout.domain.rollout.events import (
     FINAL_ROLLOUT_PHASES,
     AbortRequested,
     NodesRetried,
+    OneWayPromoted,
     RollbackRequested,
     RolloutEvent,
     RolloutPaused,
@@ -35,6 +37,7 @@ from rollout.domain.rollout.events import (
     WavePassed,
     WavePhase,
 )
+from rollout.domain.rollout.one_way import refuse_if_one_way
 from rollout.domain.rollout.rollback import ROLLED_BACK_BY_A_NEW_ROLLOUT
 from rollout.domain.rollout.state import RolloutState
 from rollout.messages import Reason
@@ -86,8 +89,16 @@ def _refuse_always(state: RolloutState, started: RolloutStarted, command: Operat
             refuse_own_approval(command)
         case RollBackAll() if started.rollback_of:
             raise RollbackOfRollbackError
+        case RollBackAll() if started.failback_of:
+            raise NothingToRollBackError("A failback changes no module, so it has nothing to restore.")
+        case RetryNodes() if started.failback_of and state.phase.is_final:
+            raise NothingToRetryError(
+                f"A failback is not retried. Fail back again after rollout {started.failback_of}."
+            )
         case RollBackAll() if started.adopt:
             raise RollbackOfAdoptionError
+        case RollBackAll():
+            refuse_if_one_way(state)
         case RetryNodes() if state.phase == RolloutPhase.ROLLBACK_FAILED:
             raise WrongPhaseError(
                 "A rollback is not retried. Operations that failed for a temporary reason are repeated when the nodes are "
@@ -133,9 +144,15 @@ def _events(state: RolloutState, command: OperatorCommand) -> list[RolloutEvent]
 
 
 def _promote(state: RolloutState, command: Promote) -> list[RolloutEvent]:
-    is_gated = state.wave_phase == WavePhase.GATED
-    if is_gated and command.wave in {None, state.wave}:
-        return [WavePassed(rollout=command.rollout, wave=state.wave)]
+    if command.wave in {None, state.wave}:
+        uid = command.rollout
+        events: list[RolloutEvent] = [OneWayPromoted(rollout=uid)] if state.waits_for_promotion else []
+        if state.wave_phase == WavePhase.GATED:
+            events.append(WavePassed(rollout=uid, wave=state.wave))
+        if events:
+            return events
+        if state.one_way_promoted and command.wave is None:
+            return []
     passed = state.wave if state.wave_phase == WavePhase.PASSED else state.wave - 1
     if passed >= 0 and (command.wave is None or command.wave <= passed):
         return []  # it was promoted before

@@ -12,8 +12,9 @@ from rollout.domain.words import some_of
 def progress_deadline(state: RolloutState, snapshot: Snapshot) -> datetime | None:
     """Return when the rollout stops if no node succeeds until then. None while the deadline does not run: the rollout
     waits for something else, its wave has ended, the fleet is frozen, or no node is in progress and one waits for its
-    server, which has a deadline of its own, or for operations of others."""
-    if (snapshot.is_waiting or snapshot.behind) and not snapshot.in_progress:
+    server, which has a deadline of its own, for operations of others, or for a person to promote a one-way change."""
+    is_waiting = snapshot.is_waiting or snapshot.behind or state.waits_for_promotion
+    if is_waiting and not snapshot.in_progress:
         return None
     return _deadline(state, snapshot, state.strategy.progress_deadline_seconds)
 

@@ -14,7 +14,12 @@ from rollout.messages import Reason
 #: How often nodes are looked at again that wait for a heartbeat, or for operations of other rollouts, seconds.
 POLL_SECONDS = 1.0
 #: Waits that end with a heartbeat which changes no place, so it wakes no rollout: how often they are looked at again, seconds.
-LOOK_AGAIN_SECONDS = {Block.HEARTBEAT: POLL_SECONDS, Block.RESTART: 10.0}
+LOOK_AGAIN_SECONDS = {
+    Block.HEARTBEAT: POLL_SECONDS,
+    Block.RESTART: 10.0,
+    Block.HOST_WORKS: 10.0,
+    Block.SYNC_LOOP: 10.0,
+}
 #: A wait that lasts is recorded again, with its duration, after so many seconds.
 NOTED_AGAIN_SECONDS = 600.0
 #: A wait for another reason is recorded after so many seconds: a server may change its reason with each heartbeat.
@@ -51,7 +56,7 @@ class Candidate:
 
     `reason`, `message`, `waiting_since` and `noted_at`: the wait that was last recorded, since when it lasts, and when it was
     recorded. `releases`: how often the attempt was released. `restarts`: it may restart the server, also if the newest heartbeat
-    says that nothing is to do.
+    says that nothing is to do. `replaces`: a restart gives its server another version of the module than it has now.
     """
 
     node: str
@@ -63,18 +68,21 @@ class Candidate:
     noted_at: datetime | None = None
     releases: int = 0
     restarts: bool = False
+    replaces: bool = False
 
 
 @dataclass(slots=True)
 class Releasable:
     """The first `limit` candidates that may be released together at `now`, and what blocks those before them.
 
-    `blocked`, `waits`, `unfit`, `is_waiting`: see `Snapshot`. `wake_at`: when to look again.
+    `shows_way_back`: no node has shown yet if its former version can read what the new one writes, so the first one that
+    `replaces` a version is released alone. `blocked`, `waits`, `unfit`, `is_waiting`: see `Snapshot`. `wake_at`: when to look again.
     """
 
     strategy: Strategy
     now: datetime
     limit: int
+    shows_way_back: bool = False
     ready: list[Ready] = field(default_factory=list)
     blocked: list[Blocked] = field(default_factory=list)
     waits: list[Waiting] = field(default_factory=list)
@@ -82,6 +90,7 @@ class Releasable:
     is_waiting: bool = False
     wake_at: datetime | None = None
     _taken: list[tuple[str, Place]] = field(default_factory=list)
+    _first_replaced: str = ""
 
     @property
     def is_full(self) -> bool:
@@ -104,10 +113,12 @@ class Releasable:
                 if block := blocked(each.turn, fleet) or self._returned(each, each.turn):
                     self._note(each, block)
                     continue
-                if block := self._blocked_by_taken(each.node, fleet):
+                if block := self._blocked_by_taken(each.node, fleet) or self._after_first(each):
                     self._show(block)
                     self._keep_waiting(each)
                     continue
+                if each.replaces:
+                    self._first_replaced = self._first_replaced or each.node
                 self._taken.append((each.node, fleet.places[each.node]))
             self._keep_waiting(each)  # `min_healthy` may keep it back
             self.ready.append(Ready(node=each.node, is_healthy=each.is_healthy))
@@ -120,6 +131,13 @@ class Releasable:
             if block := together(place, taken):
                 return Blocked(node=node, block=block, text=f"the operation on {other}, which comes first")
         return None
+
+    def _after_first(self, candidate: Candidate) -> Blocked | None:
+        """Return that another node comes first, to show if the former version can read what the new one writes."""
+        if not (self.shows_way_back and candidate.replaces and self._first_replaced):
+            return None
+        text = f"{self._first_replaced} to show if the former version can read what the new one writes"
+        return Blocked(node=candidate.node, block=Block.WAY_BACK, text=text)
 
     def _note(self, candidate: Candidate, block: Blocked) -> None:
         self._show(block)
@@ -138,7 +156,10 @@ class Releasable:
         window = self.strategy.window
         if not candidate.restarts or not window or (until := parse_window(window).opens_at(self.now)) is None:
             return None
-        text = f"the window {window}, which opens at {until:%Y-%m-%d %H:%M} UTC: the server of {candidate.node} is restarted"
+        what = f"the server of {candidate.node} is restarted"
+        if candidate.turn and (former := candidate.turn.fails_back_to):
+            what = f"{former} becomes the master again"
+        text = f"the window {window}, which opens at {until:%Y-%m-%d %H:%M} UTC: {what}"
         return Blocked(node=candidate.node, block=Block.WINDOW, text=text, until=until)
 
     def _returned(self, candidate: Candidate, turn: Turn) -> Blocked | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from rollout.domain.rollout.events import LeftUnchanged
 from rollout.domain.rollout.releasable import Ready, Waiting
 from rollout.domain.rollout.turns import Blocked
-from rollout.messages import FINAL_PHASES, Phase
+from rollout.messages import FINAL_PHASES, Phase, WayBack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,10 @@ class Snapshot:
 
     `behind`: scheduled nodes whose older operation has not ended, if no node is ready or in progress.
 
+    `one_way`: the first node whose former version cannot read what the new one has written, or where that is not known, until the
+    rollout is one-way. `tries_way_back`: the first node that replaces a version by a restart is in progress, and shows that: others
+    wait for it.
+
     `restarted_at`: when a server of the open wave was last restarted, as far as its agent has reported it; only while the wave
     soaks. `unrestored`: how many nodes could not be restored. `progressed_at`: the last success, or when the wait for the next
     one began. `wake_at`: when the wait of the next scheduled node ends.
@@ -85,6 +89,8 @@ class Snapshot:
     superseded: int = 0
     decommissioned: int = 0
     canceled_by_person: int = 0
+    one_way: tuple[str, WayBack] | None = None
+    tries_way_back: bool = False
     restarted_at: datetime | None = None
     unrestored: int = 0
     progressed_at: datetime | None = None

@@ -10,6 +10,8 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    OneWayFound,
+    OneWayPromoted,
     ProgressDeadlineExtended,
     RollbackRequested,
     RollbackStarted,
@@ -39,7 +41,8 @@ class RolloutState:
 
     `forgiven`: failed nodes that a person accepted by resuming, by wave. `reason` and `message`: why the rollout was
     paused, is aborted or rolled back, or has ended. `rejected`: a person refused to approve it. `restoring`: its nodes
-    are being restored.
+    are being restored. `one_way`: the first node whose former version cannot read what the new one writes, or where that is not
+    known; `one_way_promoted`: a person has accepted that.
     """
 
     started: RolloutStarted | None = None
@@ -52,10 +55,17 @@ class RolloutState:
     message: str = ""
     rejected: bool = False
     restoring: bool = False
+    one_way: OneWayFound | None = None
+    one_way_promoted: bool = False
 
     @property
     def uid(self) -> str:
         return "" if self.started is None else self.started.rollout
+
+    @property
+    def waits_for_promotion(self) -> bool:
+        """True while a one-way change waits until a person accepts that there is no rollback."""
+        return self.one_way is not None and not self.one_way_promoted
 
     @property
     def strategy(self) -> Strategy:
@@ -95,6 +105,10 @@ def evolve(state: RolloutState, event: RolloutEvent) -> RolloutState:
             return replace(state, wave_phase=WavePhase.SOAKING, soak_until=event.until)
         case WaveGated():
             return replace(state, wave_phase=WavePhase.GATED)
+        case OneWayFound():
+            return replace(state, one_way=event)
+        case OneWayPromoted():
+            return replace(state, one_way_promoted=True)
         case WavePassed():
             return replace(state, wave_phase=WavePhase.PASSED)
         case WaveFailed():

@@ -27,6 +27,9 @@ class Block(StrEnum):
     DOMAIN_BUSY = "domain_busy"
     WINDOW = "window"
     RESTART = "restart"
+    WAY_BACK = "way_back"
+    HOST_WORKS = "host_works"
+    SYNC_LOOP = "sync_loop"
 
 
 #: Operations of other rollouts, and late ones: the node can do nothing about them.
@@ -43,7 +46,8 @@ class Place:
     `unmanaged_master` are addresses of such servers that are no nodes of the fleet.
     `claimants`: nodes that say that they are one of these, but are not matched. `contrary`: nodes that a server lists as its
     replicas, but that say something else: a failover that one of them has not reported yet, or a lie.
-    `former_shards`: those that it has just left. `host` is empty if not known. `domains`: its failure domain
+    `former_shards`: those that it has just left. `heavy_hosts`: the hosts on which its operation makes a server save, load or
+    synchronize its data, each with a node that is there. `host` is empty if not known. `domains`: its failure domain
     by label, empty if it does not have the label. `heard_at`: its newest heartbeat with facts. `is_fresh`: that is recent
     enough to act on.
     """
@@ -60,6 +64,7 @@ class Place:
     claimants: tuple[str, ...] = ()
     contrary: tuple[str, ...] = ()
     host: str = ""
+    heavy_hosts: Mapping[str, str] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     heard_at: datetime | None = None
     is_fresh: bool = False
@@ -76,13 +81,15 @@ class Place:
 class Turn:
     """A scheduled operation that changes the server. `target`: the version that is loaded after it, None if none is.
 
-    `returned_at`: when the agent returned it, if it did. `restarts`: it restarts the server.
+    `returned_at`: when the agent returned it, if it did. `restarts`: it restarts the server. `fails_back_to`: it does not, but makes
+    this node the master again.
     """
 
     node: str
     target: int | None
     returned_at: datetime | None = None
     restarts: bool = False
+    fails_back_to: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +106,13 @@ class Fleet:
     loaded. `unfinished`: the nodes whose operation of this rollout has not ended, each with its target. `busy`: the nodes that have an operation in
     progress, of any rollout, or a late one. `stale`: the nodes whose newest facts are too old to act on. `silent`: those that
     have missed more heartbeats than one. `used`: the use of the module that the operation of a node would unload, on a copy of its
-    shard. `unsafe`: why a node's server must not be restarted, as its operation would do, by what is known now. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
+    shard. `unsafe`: why a node's server must not be restarted, as its operation would do, by what is known now. `withheld`: the nodes whose
+    agents keep their servers from becoming the master. `busy_shards` and `busy_hosts`: the same by shard and host. `busy_domains`:
     the failure domains with one, by each label that this rollout names, or another one that is at work: so a rollout that
-    names none does not leave the domain of another one."""
+    names none does not leave the domain of another one. `busy_heavily`: by `Place.heavy_hosts`. `at_work`: the nodes whose servers
+    save, load or synchronize their data, by host. `outdated`: the nodes whose restart depends on the next heartbeat of their
+    master, or of themselves, with that one. `looping`: the nodes that have begun more than one full synchronization lately, and how
+    many, by shard."""
 
     places: Mapping[str, Place] = field(default_factory=dict)
     loaded: Mapping[str, int] = field(default_factory=dict)
@@ -111,9 +122,14 @@ class Fleet:
     silent: Collection[str] = ()
     used: Mapping[str, Use] = field(default_factory=dict)
     unsafe: Mapping[str, tuple[Reason, str]] = field(default_factory=dict)
+    withheld: Collection[str] = ()
     busy_shards: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_hosts: Mapping[str, Collection[str]] = field(default_factory=dict)
     busy_domains: Mapping[str, Collection[str]] = field(default_factory=dict)
+    busy_heavily: Mapping[str, Collection[str]] = field(default_factory=dict)
+    at_work: Mapping[str, Collection[str]] = field(default_factory=dict)
+    outdated: Mapping[str, str] = field(default_factory=dict)
+    looping: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +160,11 @@ def blocked(turn: Turn, fleet: Fleet) -> Blocked | None:
         out_of_order(turn, place, fleet)
         or _others(turn, place, fleet)
         or _server(turn, place)
+        or _loop(turn, place, fleet)
         or _used(turn, fleet)
         or _unsafe(turn, fleet)
+        or _withheld(turn, place, fleet)
+        or _heavy(turn, place, fleet)
     )
 
 
@@ -153,7 +172,7 @@ def together(place: Place, other: Place) -> Block | None:
     """Return why two nodes must not be changed at the same time, None if they may."""
     if place.shards & other.shards:
         return Block.SHARD_BUSY
-    if place.host and place.host == other.host:
+    if (place.host and place.host == other.host) or place.heavy_hosts.keys() & other.heavy_hosts.keys():
         return Block.HOST_BUSY
     return Block.DOMAIN_BUSY if place.domains != other.domains else None
 
@@ -327,11 +346,47 @@ def _used(turn: Turn, fleet: Fleet) -> Blocked | None:
 
 def _unsafe(turn: Turn, fleet: Fleet) -> Blocked | None:
     """Return what a restart waits for since the plan: a failover may be undone, and a replica comes back."""
+    if decider := fleet.outdated.get(turn.node):
+        text = f"the next heartbeat of {decider}, because a copy of its shard was restarted since the newest one"
+        return Blocked(node=turn.node, block=Block.HEARTBEAT, text=text)
     if (unsafe := fleet.unsafe.get(turn.node)) is None:
         return None
     reason, words = unsafe
-    text = f"a moment in which its server may be restarted. {words}".rstrip(".")
-    return Blocked(node=turn.node, block=Block.RESTART, reason=reason, text=text)
+    what = f"{turn.fails_back_to} can become the master again" if turn.fails_back_to else "its server may be restarted"
+    text = f"a moment in which {what}. {words}".rstrip(".")
+    is_unfit = reason == Reason.ROLE_CHANGED  # there is nothing to do any more
+    return Blocked(node=turn.node, block=Block.RESTART, reason=reason, text=text, is_unfit=is_unfit)
+
+
+def _withheld(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Return that a replica that could take over may not yet. That ends by itself, so it has no reason and no deadline."""
+    if not turn.restarts or place.role != "master":
+        return None
+    if not (kept := [each for each in place.below if each in fleet.withheld]):
+        return None
+    text = f"the agent of {some_of(kept)} to let the server become the master again"
+    return Blocked(node=turn.node, block=Block.RESTART, text=text)
+
+
+def _heavy(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Return which server on the same host saves, loads or synchronizes its data: two could take all memory or disk."""
+    for host, there in place.heavy_hosts.items():
+        if working := sorted(fleet.at_work.get(host, ())):
+            text = f"{some_of(working)} on the host of {there} to end the save, the load or the synchronization of its data"
+            return Blocked(node=turn.node, block=Block.HOST_WORKS, reason=Reason.SAVE_UNSAFE, text=text)
+    return None
+
+
+def _loop(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
+    """Return that a copy of the shard synchronizes again and again: no server is restarted there. A load causes no
+    synchronization, and failovers and new replicas cause some."""
+    if not turn.restarts:
+        return None
+    for shard in sorted(place.shards & fleet.looping.keys()):
+        node, begun = min(fleet.looping[shard].items())
+        text = f"{node}, a copy of its shard, which has begun {begun} full synchronizations within 10 minutes"
+        return Blocked(node=turn.node, block=Block.SYNC_LOOP, reason=Reason.SYNC_LOOP, text=text)
+    return None
 
 
 def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
@@ -342,6 +397,12 @@ def _others(turn: Turn, place: Place, fleet: Fleet) -> Blocked | None:
     if place.host and (busy := sorted(set(fleet.busy_hosts.get(place.host, ())) - {turn.node})):
         text = f"the operation on {some_of(busy)}, which runs on the same host as {turn.node}"
         return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
+    for host, there in place.heavy_hosts.items():
+        if busy := sorted(set(fleet.busy_heavily.get(host, ())) - {turn.node}):
+            text = (
+                f"the operation on {some_of(busy)}, which makes a server on the host of {there} save or load its data"
+            )
+            return Blocked(node=turn.node, block=Block.HOST_BUSY, text=text)
     for label, values in fleet.busy_domains.items():
         if busy := sorted(set(values) - {place.domains.get(label, "")}):
             named = [f"{label} {each}" if each else f"no {label}" for each in busy]

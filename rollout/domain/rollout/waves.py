@@ -28,11 +28,11 @@ def advance_waves(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]
     if (found := failure(state, snapshot)) is not None:
         return stop(state, snapshot, *found)
     if (wave := state.next_wave) is not None:
-        if blocked_by(state, snapshot) == Blocker.FROZEN:
+        if blocked_by(state, snapshot) in {Blocker.FROZEN, Blocker.ONE_WAY}:
             return []
         return [WaveStarted(rollout=state.uid, wave=wave), *release(state, snapshot)]
     if any(each.ended < each.total for each in snapshot.waves[: state.wave + 1]):
-        return release(state, snapshot)
+        return [] if state.waits_for_promotion else release(state, snapshot)
     return _close_wave(state, snapshot)
 
 

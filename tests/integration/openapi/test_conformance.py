@@ -46,6 +46,7 @@ BEYOND_SCHEMA = {
     "POST /v2/join-tokens": "node and pattern exclude each other, and a pattern has a *",
     "POST /v2/enrolment": "only a token that was created is accepted, with a proof of the key",
     "POST /v2/enrolment/keys": "only a message that a node has signed is accepted",
+    "POST /v2/enrolment/holds": "only a message that a node has signed is accepted",
     "POST /v2/nodes/{name}/accept": "only the key of the node is accepted",
     "PATCH /v2/nodes/{name}": "at least one field is needed",
     "POST /v2/webhooks": "a URL needs a host, a secret has to be base64, a type has to be one of the events'",

@@ -309,6 +309,9 @@ def test_facts_are_written_when_they_change_or_rarely(monkeypatch):
     assert NodeFacts.objects.get().server["used_memory"] == 1
     beat("n0000", facts=replace(USABLE, used_memory=3, role="replica"))
     assert NodeFacts.objects.get().server["used_memory"] == 3
+    for left in ("1,100 MB", "900 MB"):
+        beat("n0000", facts=replace(USABLE, role="replica", save_problem=f"The host has {left} left."))
+    assert "1,100 MB" in NodeFacts.objects.get().server["save_problem"]
     monkeypatch.setattr(node_facts, "FACTS_SECONDS", 0.0)
     beat("n0000", facts=replace(USABLE, used_memory=4, role="replica"))
     assert (NodeFacts.objects.get().server["used_memory"], first.server["run_id"]) == (4, "a")

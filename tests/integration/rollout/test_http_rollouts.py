@@ -71,6 +71,7 @@ def test_it_works(admin):
         ({"activation": "reload"}, "activation"),
         ({"may_interrupt": 1}, "may_interrupt"),
         ({"may_discard_data": "yes"}, "may_discard_data"),
+        ({"failback": "yes"}, "failback"),
         ({"strategy": {"window": "Sat"}}, "strategy.window"),
         ({"nodes": []}, "nodes"),
         ({"nodes": None}, "nodes"),

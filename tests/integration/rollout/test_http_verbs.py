@@ -8,7 +8,7 @@ from tests.recorded_fleet import fleet, phases, say, start
 
 pytestmark = pytest.mark.django_db
 
-VERBS = ("pause", "resume", "promote", "abort", "retry", "rollback", "approve", "reject")
+VERBS = ("pause", "resume", "promote", "abort", "retry", "rollback", "failback", "approve", "reject")
 
 
 def post(client, path, body=None):

@@ -270,6 +270,7 @@ class Fleet(RuleBasedStateMachine):
             members={each.node: each for each in ShardMember.objects.all()},
             heard=lambda name: Liveness.objects.get(node=name),
             servers=lambda name: NodeFacts.objects.get(node=name).server,
+            restarting_at=lambda name: Liveness.objects.get(node=name).restarting_at,
         )
         self.one_live_operation_per_placement(rows)
         for rollout in rows.rollouts.values():

@@ -1,20 +1,34 @@
 """Which nodes a plan restarts, and which it skips because they must not be restarted."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from eventstore import database_now
 from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
+from rollout.domain.rollout.events import RolloutPhase
 from rollout.messages import Action, Activation, Phase, Reason, Replica, Way, Ways
-from rollout.models import NodeFacts, Operation
+from rollout.models import Liveness, NodeFacts, Operation, Rollout
 from rollout.planning.planner import plan_of
 from rollout.process.advance import advance
 from rollout.process.timeouts import end_overdue_operations
 from rollout.reconciliation.reconciler import reconcile
 from rollout.services.rollback import roll_back_rollout
-from tests.recorded_fleet import fleet, installed, inventory, join, operation, overdue, report_of, start, upload
+from tests.recorded_fleet import (
+    fleet,
+    installed,
+    inventory,
+    join,
+    operation,
+    overdue,
+    report_of,
+    rollout,
+    start,
+    upload,
+)
 from tests.recorded_shards import beat, master_of, replica_of, say
 
 pytestmark = pytest.mark.django_db
@@ -206,9 +220,32 @@ def test_no_deadline_runs_while_a_server_is_restarted():
     say(stock("n0000", master_of(), maintenance="restart", **DURABLE))
     overdue("n0000")
     assert end_overdue_operations() == 0
-    say(stock("n0000", master_of(), **DURABLE))
+    say(stock("n0000", master_of(), **DURABLE))  # the report is still on its way
+    assert end_overdue_operations() == 0
+    last_said(seconds_ago=61)
     assert end_overdue_operations() == 1
     assert operation(uid, "n0000").reason == Reason.NODE_DEADLINE
+
+
+def test_the_progress_deadline_starts_again_after_a_restart():
+    """The end of the restart may be heard before the success."""
+    fleet(1)
+    say(stock("n0000", master_of(), **DURABLE))
+    uid = start(ways=Ways.AUTO, may_interrupt=True, careful={"progress_deadline_seconds": 30.0})
+    say_reported(uid, "n0000", Phase.RESTARTING)
+    Rollout.objects.update(progressed_at=database_now() - timedelta(seconds=100))
+    for maintenance in ("restart", ""):
+        say(stock("n0000", master_of(), maintenance=maintenance, **DURABLE))
+        advance(uid)
+        assert rollout(uid).phase == RolloutPhase.RUNNING
+    last_said(seconds_ago=60 + 31)
+    advance(uid)
+    assert (rollout(uid).phase, rollout(uid).reason) == (RolloutPhase.PAUSED, Reason.PROGRESS_DEADLINE)
+
+
+def last_said(*, seconds_ago):
+    """The node has spoken of its restart before."""
+    Liveness.objects.update(restarting_at=database_now() - timedelta(seconds=seconds_ago))
 
 
 def test_a_restart_by_the_agent_is_no_crash():
