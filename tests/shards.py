@@ -175,7 +175,7 @@ class Machine:
         text = self.file.read_text().replace("appendonly yes\n", "")
         self.file.write_text("appendonly yes\n" + text if is_on else text)
         self.call("CONFIG", "SET", "appendonly", "yes" if is_on else "no")
-        wait_for(lambda: self.info("persistence")["aof_rewrite_in_progress"] == 0)
+        wait_for(self._rewrites_no_aof)
 
     def follow(self, master: "Machine | None") -> None:
         self.call("REPLICAOF", *(("NO", "ONE") if master is None else (ADDRESS, master.port)))

@@ -70,6 +70,8 @@ def rules(rights: Collection[str], owner: str, password_sha256: str, *, has_atom
     """
     level = Level.OBSERVE if owner == "external" else access_of(rights)
     extras = set(FEATURES) if level is not Level.OBSERVE else set[Extra]()
+    if level is Level.RESTART:
+        extras.add(Extra.VALUES)
     if writes_lines(rights, owner):
         extras.add(Extra.REWRITE)
     if has_atomic_migrations:

@@ -128,7 +128,7 @@ class AgentSettings:
     #: Program of the server for scratch servers. If not set: the one that the server names. Set it if the agent sees it at
     #: another path.
     server_binary: Path | None = None
-    #: The longest time for one load in a scratch server, seconds.
+    #: The longest time for one load in a scratch server, and for the trial of a way back after a restart, seconds.
     scratch_seconds: Seconds = 30.0
     #: The most memory of a scratch server (RLIMIT_DATA), in millions of bytes.
     scratch_megabytes: Annotated[int, Meta(ge=64)] = 1024

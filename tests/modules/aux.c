@@ -1,4 +1,5 @@
-/* A module whose data type saves auxiliary data into each RDB, also into one without a key. */
+/* A module whose data type saves auxiliary data into each RDB, also into one without a key. Versions from 2000 save others, which
+   older ones refuse. */
 #include <stdint.h>
 
 #include "module.h"
@@ -14,7 +15,7 @@ typedef struct {
     void *more[32];
 } TypeMethods;
 
-enum { BEFORE_RDB = 1 };
+enum { BEFORE_RDB = 1, DATA = VERSION < 2000 ? 42 : 43 };
 
 static void *(*create_data_type)(void *, const char *, int, TypeMethods *);
 static void (*save_signed)(void *, int64_t);
@@ -22,12 +23,12 @@ static int64_t (*load_signed)(void *);
 
 static int aux_load(void *io, int version, int when) {
     (void)version, (void)when;
-    return load_signed(io) != 42;
+    return load_signed(io) > DATA;
 }
 
 static void aux_save(void *io, int when) {
     (void)when;
-    save_signed(io, 42);
+    save_signed(io, DATA);
 }
 
 int RedisModule_OnLoad(void *context, void **words, int count) {

@@ -1,7 +1,7 @@
 /* KEEPS.SET key number, KEEPS.GET key: a module whose data type has keys.
 
-   Versions from 2000 write another encoding, which older ones cannot read. SLEEP: how long the load of a key takes, in
-   microseconds. */
+   Versions from 2000 write another encoding, which older ones cannot read; version 999 ends the server then. Versions 500 and 501
+   have no data type. SLEEP: how long the load of a key takes, in microseconds. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -28,15 +28,24 @@ static int (*replicate_verbatim)(void *);
 static int (*number_of)(void *, long long *);
 static void (*save_signed)(void *, int64_t);
 static int64_t (*load_signed)(void *);
+#ifdef NEEDS
+static void *(*call)(void *, const char *, const char *, ...);
+static void (*free_reply)(void *);
+#endif
 
 #ifndef SLEEP
 #define SLEEP 0
+#endif
+#ifndef NAME
+#define NAME "keeps"
+#define TYPE "modkeeps1"
 #endif
 
 enum { READ = 1, WRITE = 2, ENCODING = VERSION < 2000 ? 1 : 2 };
 static void *type;
 
 static void *rdb_load(void *io, int version) {
+    if (version > ENCODING && VERSION == 999) abort();
     if (version > ENCODING) return 0;
     long long *number = malloc(sizeof *number);
     *number = load_signed(io);
@@ -74,7 +83,7 @@ int RedisModule_OnLoad(void *context, void **words, int count) {
     TypeMethods methods = {
         .version = 1, .rdb_load = rdb_load, .rdb_save = rdb_save, .aof_rewrite = aof_rewrite, .free = free};
     (void)words, (void)count;
-    if (begin(context, "keeps", VERSION) || lacks(context, "RedisModule_CreateDataType", &create_data_type) ||
+    if (begin(context, NAME, VERSION) || lacks(context, "RedisModule_CreateDataType", &create_data_type) ||
         lacks(context, "RedisModule_ReplyWithLongLong", &reply_with_long_long) ||
         lacks(context, "RedisModule_OpenKey", &open_key) ||
         lacks(context, "RedisModule_ModuleTypeSetValue", &set_value) ||
@@ -84,6 +93,13 @@ int RedisModule_OnLoad(void *context, void **words, int count) {
         lacks(context, "RedisModule_StringToLongLong", &number_of) ||
         lacks(context, "RedisModule_SaveSigned", &save_signed) || lacks(context, "RedisModule_LoadSigned", &load_signed))
         return 1;
-    if (!(type = create_data_type(context, "modkeeps1", ENCODING, &methods))) return 1;
-    return add_command(context, "keeps.set", set, "write", 1) || add_command(context, "keeps.get", get, "readonly", 1);
+#ifdef NEEDS
+    void *reply;
+    if (lacks(context, "RedisModule_Call", &call) || lacks(context, "RedisModule_FreeCallReply", &free_reply) ||
+        !(reply = call(context, NEEDS, "c", "key")))
+        return 1;
+    free_reply(reply);
+#endif
+    if (VERSION / 2 != 250 && !(type = create_data_type(context, TYPE, ENCODING, &methods))) return 1;
+    return add_command(context, NAME ".set", set, "write", 1) || add_command(context, NAME ".get", get, "readonly", 1);
 }

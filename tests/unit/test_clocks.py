@@ -39,6 +39,8 @@ ALLOWED = {
     "rollout/agent/inspection/process.py": "the times of files are by the clock of their host",
     "rollout/agent/node/configuration_watch.py": "a change of a file is dated by the clock of its host",
     "rollout/agent/node/start_checks.py": "a person reads when the start was last checked, by the clock of the same host",
+    "rollout/agent/node/holds.py": "a question says when it was sent, so that an old one is refused",
+    "rollout/agent/restart/kept_data.py": "the times of files are by the clock of their host",
     "rollout/agent/operations/safe_removal.py": "a message says until when a removal is refused, for people at the node",
     "rollout/agent/scratch/server.py": "the age of a directory is by the clock of its host",
     "rollout/agent/operations/expiry.py": "the agent knows no database, and checks its clock against the broker's",

@@ -1,8 +1,9 @@
-"""The agent's requests to the control plane: packages, the control plane's keys, and a new key of the node."""
+"""The agent's requests to the control plane: packages, its keys, a new key of the node, and what the node has to hold."""
 
 import functools
 import ssl
 import time
+from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -54,8 +55,29 @@ def trust_documents(settings: AgentSettings) -> list[Any]:
 
 def add_key(settings: AgentSettings, envelope: Envelope) -> None:
     """Send the node's new key, signed with the current one. May be repeated. Raises: `OSError`."""
+    _posted(settings, "/v2/enrolment/keys", envelope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldsAnswer:
+    """Whether the server must not become the master, and whether the data from before the operation is still needed."""
+
+    withhold: bool
+    keep_data: bool
+
+
+def ask_holds(settings: AgentSettings, envelope: Envelope) -> HoldsAnswer:
+    """Ask what the node still has to hold. Raises: `OSError`."""
+    answer = _posted(settings, "/v2/enrolment/holds", envelope)
+    try:
+        return decoding.convert(answer, HoldsAnswer)
+    except msgspec.ValidationError as error:
+        raise RefusedByControlPlaneError(f"the control plane's answer cannot be read: {error}") from error
+
+
+def _posted(settings: AgentSettings, path: str, envelope: Envelope) -> dict[str, Any]:
     body, headers = msgspec.json.encode(envelope), {"Content-Type": "application/json"}
-    _asked(settings, Request(url_of(settings, "/v2/enrolment/keys"), data=body, headers=headers))  # noqa: S310 - likewise
+    return _asked(settings, Request(url_of(settings, path), data=body, headers=headers))  # noqa: S310 - the opener knows http(s) only
 
 
 def _asked(settings: AgentSettings, request: Request) -> dict[str, Any]:

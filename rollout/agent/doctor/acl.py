@@ -25,6 +25,8 @@ class Extra(StrEnum):
 
     #: List all keys and their types, to find those of a module.
     KEYS = "keys"
+    #: Read values, to try in a scratch server if the former version can read them.
+    VALUES = "values"
     #: ACL LIST: hashes of all passwords.
     ACL_LIST = "acl-list"
     #: CONFIG GET: also the passwords for replication and of the default user.
@@ -55,9 +57,11 @@ COMMANDS: dict[Level, tuple[str, ...]] = {
     # ACL LIST shows the hashes of all passwords, but without it no unload is safe: Redis 7.0 ends when a rule names a command
     # that it has lost.
     Level.LOAD: ("module|load", "module|unload", "multi", "exec", "acl|list"),
+    # CONFIG SET changes every setting of the server: rules cannot name the two that keep a replica from becoming the master.
     Level.RESTART: (
         "shutdown",
         "config|get",
+        "config|set",
         "config|rewrite",
         "failover",
         "cluster|failover",
@@ -72,7 +76,8 @@ COMMANDS: dict[Level, tuple[str, ...]] = {
 #: Sent by the client library when it connects.
 CONNECTION = ("hello", "auth", "select", "client|setname")
 EXTRAS: dict[Extra, tuple[str, ...]] = {
-    Extra.KEYS: ("%R~*", "+scan", "+type"),
+    Extra.KEYS: ("%R~*", "+scan", "+type", "+readonly"),
+    Extra.VALUES: ("%R~*", "+scan", "+type", "+readonly", "+memory|usage", "+dump"),
     Extra.ACL_LIST: ("+acl|list",),
     Extra.CONFIG: ("+config|get",),
     Extra.MIGRATIONS: ("+cluster|getslotmigrations",),

@@ -27,7 +27,7 @@ class ByCluster:
     def __init__(self, own: Peer, settings: AgentSettings) -> None:
         self._own, self._settings = own, settings
 
-    def check(self, replicas: Sequence[str], limit: float) -> tuple[str, str]:
+    def check(self, replicas: Sequence[str], limit: float, target: str) -> tuple[str, str]:
         """Return where the master is, and the replica that takes over. Raises: `FailoverNotPossibleError`."""
         found = replicas_of(self._own, self._settings, replicas)
         for peer in (self._own, *found):
@@ -41,11 +41,11 @@ class ByCluster:
                     f"CLUSTER FAILOVER may pause {peer.name} for {timeout:g} s, but the limit is {limit:g} s."
                 )
         for peer, info in found.items():
-            if peer.parameter("cluster-replica-no-failover") != "yes":
+            if target in {"", peer.name} and peer.parameter("cluster-replica-no-failover") != "yes":
                 peer.refuse_without(("CLUSTER", "FAILOVER"))
                 return place.master(info), peer.name
         raise FailoverNotPossibleError(
-            "Each replica has cluster-replica-no-failover. Set it to no where a master may be."
+            f"{target or 'Each replica'} has cluster-replica-no-failover. Set it to no where a master may be."
         )
 
     def switch(self, failover: Failover) -> str:

@@ -29,7 +29,7 @@ class ByCommand:
     def __init__(self, own: Peer, settings: AgentSettings) -> None:
         self._own, self._settings = own, settings
 
-    def check(self, replicas: Sequence[str], limit: float) -> tuple[str, str]:
+    def check(self, replicas: Sequence[str], limit: float, target: str) -> tuple[str, str]:
         """Return where the master is, and the replica that takes over. Raises: `FailoverNotPossibleError`."""
         own, info = self._own, self._own.info("server")
         if count_in(own.call(*COUNT)) != 0:
@@ -48,9 +48,11 @@ class ByCommand:
                 )
             peer.refuse_without(("REPLICAOF", "NO", "ONE"), ("CONFIG", "REWRITE"))
         for peer, peer_info in found.items():
-            if peer_info.get("slave_priority", "0") != "0":
+            if target in {"", peer.name} and peer_info.get("slave_priority", "0") != "0":
                 return place.master(peer_info), peer.name
-        raise FailoverNotPossibleError("Each replica has replica-priority 0. Set another one where a master may be.")
+        raise FailoverNotPossibleError(
+            f"{target or 'Each replica'} has replica-priority 0. Set another one where a master may be."
+        )
 
     def switch(self, failover: Failover) -> str:
         host, _, port = failover.target.rpartition(":")

@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rollout import messages
 from rollout.agent.failover.cluster import ByCluster
 from rollout.agent.failover.command import ByCommand
+from rollout.agent.failover.preference import prefer, priority_to_lower
 from rollout.agent.failover.sentinel import BySentinel
 from rollout.agent.failover.shard import Failover, FailoverNotPossibleError, Peer, Way
 from rollout.agent.failure import Failure
@@ -33,12 +35,27 @@ class FailedOver:
     stall_seconds: float
     remarks: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """Return where the master was and is, as a sentence."""
+        return f"The master was {self.was} and is {self.now}; writes waited for {self.stall_seconds:.1f} s."
 
-def check(server: Server, settings: AgentSettings, candidates: Sequence[str], limit: float = PAUSE_SECONDS) -> Failover:
+    @property
+    def as_reported(self) -> messages.Failover:
+        return messages.Failover(way=self.way, former=self.was, new=self.now, pause_seconds=self.stall_seconds)
+
+
+def check(
+    server: Server,
+    settings: AgentSettings,
+    candidates: Sequence[str],
+    limit: float = PAUSE_SECONDS,
+    target: str = "",
+) -> Failover:
     """Return the failover that is possible now. Nothing is changed. Raises: `FailoverNotPossibleError`; `Failure`.
 
     `candidates`: `host:port` of each replica, as the master's INFO lists it, that has what a master needs. `limit`: of the pause,
-    seconds.
+    seconds. `target`: the candidate that becomes the master; empty if any of them may.
     """
     own = Peer("the agent's own server", server)
     way = settings.failover
@@ -54,10 +71,15 @@ def check(server: Server, settings: AgentSettings, candidates: Sequence[str], li
                 "MODFLEET_FAILOVER must be cluster for servers of a cluster, and only for them."
             )
         replicas = _replicas(info, candidates, limit)
-        was, target = _way(way, own, settings).check(replicas, limit)
+        if target and target not in replicas:
+            raise FailoverNotPossibleError(f"The server has no replica {target}. Wait until it is in step.")
+        was, chosen = _way(way, own, settings).check(replicas, limit, target)
+        priority = priority_to_lower(own, settings, target) if way == "sentinel" and target else ""
     except RefusedError as error:
         raise FailoverNotPossibleError(f"The failover cannot be prepared: {str(error).rstrip('.')}.") from error
-    return Failover(way=way, candidates=tuple(replicas), target=target, was=was, run_id=run_id, limit=limit)
+    return Failover(
+        way=way, candidates=tuple(replicas), target=chosen, was=was, run_id=run_id, limit=limit, priority=priority
+    )
 
 
 def fail_over(
@@ -66,15 +88,21 @@ def fail_over(
     candidates: Sequence[str],
     keep: Callable[[Failover], object],
     limit: float = PAUSE_SECONDS,
+    target: str = "",
 ) -> FailedOver:
     """Make a replica the master. `server` has its role afterwards: it is a replica in step, and can be restarted.
 
     `keep` writes what it gets to disk, before the first step. If this raises anything else than `FailoverNotPossibleError`, or does
     not return, `settle` does the rest. See `check` for the other arguments.
     """
-    failover = check(server, settings, candidates, limit)
+    failover = check(server, settings, candidates, limit, target)
     keep(failover)
     own = Peer("the agent's own server", server)
+    if failover.priority:
+        chosen = failover.target
+        prefer(own, settings, failover, lambda priority: BySentinel(own, settings).sees(chosen, priority))
+        failover = failover.begun_now()
+        keep(failover)
     way = _way(failover.way, own, settings)
     began = time.monotonic()
     try:

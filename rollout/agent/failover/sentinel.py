@@ -1,5 +1,6 @@
 """A failover by Sentinel, which its clients follow."""
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -7,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from rollout.agent.failover.preference import restore
 from rollout.agent.failover.shard import (
     POLL_SECONDS,
     Failover,
@@ -24,6 +26,8 @@ from rollout.agent.server.session import RefusedError, Server, ServerSilentError
 from rollout.agent.server.texts import address, number
 from rollout.agent.settings import AgentSettings
 from rollout.messages import Reason
+
+log = logging.getLogger(__name__)
 
 #: By how much longer than the limit a master stays paused if its agent dies, seconds, or Sentinel's `down-after-milliseconds` if
 #: that is more. A pause also holds up what Sentinel sends to the server. After half of the latter, Sentinel connects again: seen to
@@ -86,8 +90,8 @@ class BySentinel:
         #: Sentinel lets the server itself hand over its role. Then no pause is needed while Sentinel cannot be reached.
         self._is_coordinated = False
 
-    def check(self, replicas: Sequence[str], limit: float) -> tuple[str, str]:
-        """Return where the master is, and nothing. Raises: `FailoverNotPossibleError`."""
+    def check(self, replicas: Sequence[str], limit: float, target: str) -> tuple[str, str]:
+        """Return where the master is, and the target. Raises: `FailoverNotPossibleError`."""
         self._own.refuse_without(
             ("CLIENT", "PAUSE", "0"),
             ("CLIENT", "UNPAUSE"),
@@ -116,7 +120,16 @@ class BySentinel:
             raise FailoverNotPossibleError(f"Sentinel may choose {', '.join(strangers)}, which was not checked.")
         if not any(each.get("slave-priority") != "0" for each in usable.values()):
             raise FailoverNotPossibleError("Sentinel sees no replica with another replica-priority than 0.")
-        return named[0], ""
+        return named[0], target
+
+    def sees(self, target: str, priority: str) -> bool:
+        """Return True if each Sentinel knows this replica-priority of the target."""
+        return all(
+            each.get("slave-priority") == priority
+            for sentinel in self._sentinels()
+            for each in sentinel.replicas()
+            if address(each["ip"], each["port"]) == target
+        )
 
     def switch(self, failover: Failover) -> str:
         end = time.monotonic() + failover.limit
@@ -125,20 +138,27 @@ class BySentinel:
             self._ask(sentinel, failover, end)
         except (FailoverNotPossibleError, RefusedError) as error:
             self._own.call("CLIENT", "UNPAUSE")
-            raise self._refusal(error) from error
+            raise self._refusal(error, *restore(self._own, self._settings, failover)) from error
         try:
             return self._demote(self._await(sentinel, failover, end))
         except (FailoverNotPossibleError, RefusedError) as error:
             if now := self._undo(failover):
                 return now
-            raise self._refusal(error) from error
+            raise self._refusal(error, *restore(self._own, self._settings, failover)) from error
 
     def finish(self, failover: Failover, now: str) -> Iterable[str]:
         yield from self._unreachable
+        yield from restore(self._own, self._settings, failover)
         yield from rewrite(self._own)
         yield from link_problem(self._own)
 
     def settle(self, failover: Failover) -> str:
+        now = self._settle(failover)
+        for problem in () if now else restore(self._own, self._settings, failover):
+            log.warning("%s", problem)
+        return now
+
+    def _settle(self, failover: Failover) -> str:
         if master := place.master(self._own.replication()):
             return self._demote(master)
         if now := self._named(failover):
@@ -251,8 +271,8 @@ class BySentinel:
             raise Failure(Reason.SERVER_UNREACHABLE, " ".join(problems))
         return found
 
-    def _refusal(self, error: Exception) -> FailoverNotPossibleError:
-        return FailoverNotPossibleError(" ".join([f"{str(error).rstrip('.')}.", *self._unreachable]))
+    def _refusal(self, error: Exception, *more: str) -> FailoverNotPossibleError:
+        return FailoverNotPossibleError(" ".join([f"{str(error).rstrip('.')}.", *self._unreachable, *more]))
 
 
 def _pairs(answer: Sequence[str]) -> Mapping[str, str]:

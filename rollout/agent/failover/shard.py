@@ -32,7 +32,8 @@ class Failover:
 
     `candidates`: the replicas, one of which becomes the master. `target`: the chosen one, empty if Sentinel chooses. `was`: the
     master's address, as its replicas or Sentinel know it. `run_id`: of its process. `limit`: of the pause, seconds. `began`:
-    seconds since 1970.
+    seconds since 1970. `priority`: the replica-priority of the target, which is lowered until the end so that Sentinel chooses it;
+    empty if it is not.
     """
 
     way: Literal["sentinel", "command", "cluster"]
@@ -42,6 +43,10 @@ class Failover:
     run_id: str
     limit: float
     began: float = field(default_factory=time.time)
+    priority: str = ""
+
+    def begun_now(self) -> "Failover":
+        return replace(self, began=time.time())
 
     @property
     def age(self) -> float:
@@ -50,10 +55,10 @@ class Failover:
 
 
 class Way(Protocol):
-    """A way to fail over. `switch` and `settle` return the address of the new master; `settle` returns an empty text if the master
+    """A way to fail over. `check` returns where the master is, and the replica that takes over. `switch` and `settle` return the address of the new master; `settle` returns an empty text if the master
     is where it was, as before the failover. `finish` returns sentences on what is left to do. All may raise `Failure`."""
 
-    def check(self, replicas: Sequence[str], limit: float) -> tuple[str, str]: ...
+    def check(self, replicas: Sequence[str], limit: float, target: str) -> tuple[str, str]: ...
     def switch(self, failover: Failover) -> str: ...
     def finish(self, failover: Failover, now: str) -> Iterable[str]: ...
     def settle(self, failover: Failover) -> str: ...

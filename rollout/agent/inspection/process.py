@@ -83,6 +83,14 @@ def earliest_start(pid: int, info: Mapping[str, str], root: Path = ROOT) -> floa
     return min(by_server, by_kernel) - ROUNDING_SECONDS
 
 
+def start_of(pid: int, root: Path = ROOT) -> float | None:
+    """Return when the process has started, by the clock of now, in seconds since 1970; None if it is not known."""
+    try:
+        return time.time() - _age(pid, root)
+    except OSError:
+        return None
+
+
 def unit_of(pid: int, root: Path = ROOT) -> str | None:
     """Return the name of the systemd service that the process belongs to."""
     text = read_text(process_directory(root, pid) / "cgroup") or ""

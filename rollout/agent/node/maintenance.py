@@ -80,7 +80,7 @@ class Maintenance:
                 except Failure as error:
                     log.warning("The failover is not finished: %s", error)
                     return f"The failover is not finished: {error}"
-            if words := self._settings.post_command:
+            if (words := self._settings.post_command) and held.restarts:
                 try:
                     run_command(words, self.environ(held))
                 except CommandFailedError as error:
@@ -118,7 +118,11 @@ class Maintenance:
             if is_due or not own:
                 self._begin(lambda: self._end_left(held, is_unfinished=own is not None))
         # Only a server that does not run: one that reads its data would begin again.
-        elif state.problem is ServerProblem.SERVER_UNREACHABLE and (is_due or not (own or self._starts)):
+        elif (
+            held.restarts
+            and state.problem is ServerProblem.SERVER_UNREACHABLE
+            and (is_due or not (own or self._starts))
+        ):
             self._since, self._starts, number = time.monotonic(), self._starts + 1, self._starts
             self._begin(lambda: self._start(held, own.before if own else None, number))
 
@@ -142,7 +146,7 @@ class Maintenance:
     def _end_left(self, held: Held, *, is_unfinished: bool) -> None:
         """End the restart. If its operation is unfinished, the server starts next time with what it has loaded now: the agent was
         killed between the change of the line and the restart."""
-        if is_unfinished:
+        if is_unfinished and held.restarts:
             with self._journal.lock():
                 try:
                     if self.held.read() != held:

@@ -22,11 +22,14 @@ from rollout.agent.node.configuration_watch import ConfigurationWatch
 from rollout.agent.node.examinations import Examination, Examinations
 from rollout.agent.node.foreign_files import ForeignFiles
 from rollout.agent.node.heartbeat_limit import within_limit
+from rollout.agent.node.holds import Holds
 from rollout.agent.node.journal import Journal
 from rollout.agent.node.maintenance import Maintenance
 from rollout.agent.node.persistence import Persistence
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.node.take_over import TakeOver, take_over
+from rollout.agent.restart.kept_data import KeptData
+from rollout.agent.restart.saving import Resources, resources, why_not_save
 from rollout.agent.restart.supervision import Supervision, supervision_of
 from rollout.agent.scratch.start import StartResult
 from rollout.agent.server.adoptions import Adoptions
@@ -34,6 +37,7 @@ from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.call_outcomes import CallOutcomes
 from rollout.agent.server.causes import refusal
 from rollout.agent.server.facts import ServerFacts, facts_from, observe
+from rollout.agent.server.full_syncs import FullSyncs
 from rollout.agent.server.observation import Observer
 from rollout.agent.server.options import read_options
 from rollout.agent.server.server_log import ServerLog
@@ -106,10 +110,13 @@ class Node:
         self.maintenance = Maintenance(
             settings, self.server, self.journal, self.persistence, self.module_store, self.facts
         )
+        #: What the owner of the server's configuration must do, by module or parameter. Threads share it: each access is one step.
+        self.todo: dict[str, str] = {}
+        self.holds = Holds(
+            settings, self.trust, self.server, self.journal, self.persistence, self.todo, KeptData(settings.journal_dir)
+        )
         self._foreign_files = ForeignFiles()
         self._watch = ConfigurationWatch(self.persistence, settings.journal_dir)
-        #: What the owner of the server's configuration must do, by module. Threads share it: each access is one step.
-        self.todo: dict[str, str] = {}
         self._info: Mapping[str, str] = {}
         self._host = sha256((settings.host_id or read_host_id()).encode()).hexdigest()[:32]
         self.operating_system = operating_system(settings.operating_system) or read_operating_system()
@@ -119,6 +126,7 @@ class Node:
         self.calls = CallHistory()
         self.outcomes = CallOutcomes()
         self.observer = Observer(self.module_store.is_ours, self.calls, self.outcomes, url=settings.server_url)
+        self.full_syncs = FullSyncs()
         self._is_silent = False
         #: The server answered the last heartbeat, or its silence is new.
         self._is_watched = False
@@ -224,6 +232,8 @@ class Node:
             log.warning("The modules directory cannot be read: %s", error)
             modules = self._modules
         settings, changes = self.settings, self._configuration_changes()
+        if self._info:
+            state = self._last_state = replace(state, save_problem=self._save_problem())
         if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
             state = replace(state, would_start=start.result, would_start_reason=start.reason)
         # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
@@ -231,6 +241,7 @@ class Node:
         no_findings = None if self._examinations else ()
         found = self._supervised()
         self.maintenance.look(state)
+        self.holds.look(state)
         known = self._last_facts
         doctor = examined.findings if examined else no_findings
         heartbeat = Heartbeat(
@@ -265,6 +276,7 @@ class Node:
                 restart_problem=storable(found.refusal)[:1000],
                 maintenance=self.maintenance.word(),
                 ended=tuple(self.maintenance.ended),
+                withheld=self.holds.is_withheld(),
                 to_do=storable(" ".join(dict(self.todo).values()))[:1000],
                 configuration_changes=changes,
                 modules=self._with_origins(state),
@@ -273,6 +285,11 @@ class Node:
             examined_seconds_ago=min(examined.seconds_ago, 86_400.0) if examined else None,
         )
         return within_limit(heartbeat)
+
+    def _save_problem(self) -> str:
+        pid, (directory, file) = self.persistence.reader.pid, self.observer.data_file
+        left = resources(pid, directory, file) if pid and directory and file else Resources()
+        return storable(why_not_save(self._info, left))
 
     def _supervised(self) -> Supervision:
         """Return how the server is restarted. systemd is asked once a minute, and again when the server was restarted."""
@@ -344,7 +361,9 @@ class Node:
         try:
             with self.server.session() as session:
                 info, state, modules = self.observer.observe(session)
-                state = replace(state, crash=self._sign_of_crash(session, state.run_id))
+                self.full_syncs.look(info, self._log.full_syncs())  # then the mark of the log moves
+                crash = self._sign_of_crash(session, state.run_id)
+                state = replace(state, crash=crash, full_syncs=self.full_syncs.lately())
         except ServerSilentError:
             self._is_silent = self._is_watched = True
             if not was_silent:

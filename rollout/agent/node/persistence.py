@@ -446,6 +446,11 @@ class Persistence:
         lines = [(each.path, each.args) for each in self.others(start) if each.is_below(module_directory)]
         return lines == [(module.path, module.args)]
 
+    def rewrite(self) -> None:
+        """Let the server write its configuration file, whose lines it owns."""
+        with self.lock:
+            self._rewrite()
+
     def _rewrite(self) -> StartLines:
         """Let the server write its configuration file. Return its lines."""
         written = [each.path for each in self._config_rewrite.run() if self.store.is_ours(each.path)]

@@ -21,6 +21,7 @@ from rollout.agent.operations.settle import (
     settle,
     silent,
 )
+from rollout.agent.operations.way_back import way_back
 from rollout.agent.server.causes import (
     LoadRefusedError,
     refusal,
@@ -39,14 +40,15 @@ from rollout.agent.server.session import (
     Session,
 )
 from rollout.agent.server.swap import load, swap
-from rollout.messages import Command, Package, Phase, Reason, Restart, ScratchLoad
+from rollout.messages import Command, Package, Phase, Reason, Restart, ScratchLoad, WayBack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activated:
     """What was done. `has_loaded`: the server had to load the version. `swap_seconds`: set if it replaced another one.
 
-    `message`: which options of the former version were lost. `scratch`: of the load before, in a scratch server.
+    `message`: which options of the former version were lost. `scratch`: of the load before, in a scratch server. `way_back`: from
+    the version, None if it has replaced nothing, or has no data types.
     """
 
     has_loaded: bool
@@ -54,13 +56,14 @@ class Activated:
     message: str = ""
     scratch: ScratchLoad | None = None
     restart: Restart | None = None
+    way_back: WayBack | None = None
 
 
 NOTHING_DONE = Activated(has_loaded=False)
 
 
 def activate(operation: Operation, package: Package, done: Activated = NOTHING_DONE) -> Activated:
-    """Load, probe and settle the version, and add it to the include file. `done`: by a restart before.
+    """Load, probe and settle the version, add it to the include file, and try the way back. `done`: by a restart before.
 
     Raises: `Failure`. Then `undo` reverts what was changed in the server.
     """
@@ -76,7 +79,7 @@ def activate(operation: Operation, package: Package, done: Activated = NOTHING_D
         operation.write_line(module)
         if done.has_loaded:
             operation.node.adoptions.forget(module.name)
-        return done
+        return replace(done, way_back=way_back(operation, module))
 
 
 def _activate(operation: Operation, package: Package, module: LoadedModule, done: Activated) -> Activated:

@@ -56,7 +56,7 @@ def approved_again(operation: Operation, module: LoadedModule | None) -> Approva
         loaded = next((each for each in session.modules() if each.name == command.module_name), None)
         if module and loaded:
             refuse_to_lose_options(operation, session, loaded)
-        save, directory, file = (_parameter(session, each) for each in ("save", "dir", "dbfilename"))
+        save, directory, file = (parameter(session, each) for each in ("save", "dir", "dbfilename"))
     found = supervision_of(node.settings, info)
     if found.problem:
         words = f"{command.module_name} {command.version} needs a restart. {found.refusal}"
@@ -90,7 +90,7 @@ def refuse_to_end_again(operation: Operation, held: Held) -> None:
 def _why_not_end_again(operation: Operation, held: Held) -> str:
     node, command = operation.node, operation.command
     with node.server.session() as session:
-        info, save = session.info("replication", "persistence", "cluster"), _parameter(session, "save")
+        info, save = session.info("replication", "persistence", "cluster"), parameter(session, "save")
     role, expected = place.role(info), command.expects.role if command.expects else ""
     if held.failed_over:
         expected = "replica"
@@ -98,8 +98,9 @@ def _why_not_end_again(operation: Operation, held: Held) -> str:
         return f"it is a {role or 'server of unknown role'} now."
     if refused := why_not_end(info, save, node.persistence.read(), may_discard_data=command.may_discard_data):
         return refused[1]
-    # While it reads its data, it has nothing but what is on its disk, and its end writes nothing there.
-    is_reading = info.get("loading") == "1"
+    # While it reads its own data, it has nothing but what is on its disk, and its end writes nothing there. It may also read
+    # those of its master: then another restart would begin the full synchronization again.
+    is_reading = info.get("loading") == "1" and info.get("master_sync_in_progress") != "1"
     return _LINK_DOWN if role == "replica" and info.get("master_link_status") != "up" and not is_reading else ""
 
 
@@ -124,7 +125,7 @@ def _refuse_unless_it_starts(operation: Operation, module: LoadedModule | None) 
     operation.watch.repaired_start = found
 
 
-def _parameter(session: Session, name: str) -> str | None:
+def parameter(session: Session, name: str) -> str | None:
     """Return a parameter of the server, None if the agent's user may not read it."""
     try:
         answer = session.call("CONFIG", "GET", name)

@@ -53,7 +53,13 @@ def install(operation: Operation, package: Package) -> Outcome:
     if command.undoes is not None and command.undoes != command.version:
         changed |= _take_back(operation, command.undoes)
     if changed or operation.resumed:
-        return Outcome(swap_seconds=done.swap_seconds, message=done.message, scratch=done.scratch, restart=done.restart)
+        return Outcome(
+            swap_seconds=done.swap_seconds,
+            message=done.message,
+            scratch=done.scratch,
+            restart=done.restart,
+            way_back=done.way_back,
+        )
     return Outcome(phase=Phase.SKIPPED, reason=Reason.ALREADY_INSTALLED, message="The same build is already installed.")
 
 

@@ -12,7 +12,7 @@ from rollout.agent.scratch.successes import Successes
 from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.server_log import ServerLog
 from rollout.agent.server.session import LoadedModule
-from rollout.messages import Command, Phase, Reason, Restart, ScratchLoad, ServerHealth, any_known
+from rollout.messages import Command, Phase, Reason, Restart, ScratchLoad, ServerHealth, WayBack, any_known
 
 #: The longest time of each step, seconds. Together they stay below `LONGEST_OPERATION`.
 FETCH_SECONDS = 1200.0
@@ -33,6 +33,7 @@ class Outcome:
     health: ServerHealth | None = None
     scratch: ScratchLoad | None = None
     restart: Restart | None = None
+    way_back: WayBack | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ journal's directory says so: an agent that is killed goes on from there. docs/ad
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from rollout.agent.failover import failover
-from rollout.agent.failover.failover import FailedOver
 from rollout.agent.failover.shard import FailoverNotPossibleError
-from rollout.agent.failure import Failure, SkippedError
+from rollout.agent.failure import Failure, MustWaitError, SkippedError
 from rollout.agent.operations.activate import (
     NOTHING_DONE,
     Activated,
@@ -25,17 +26,33 @@ from rollout.agent.operations.activate import (
 from rollout.agent.operations.aof_rewrite import rewrite, writes_to_aof
 from rollout.agent.operations.before_restart import Approval, approved, approved_again, refuse_to_end_again
 from rollout.agent.operations.external import wait_for_restart
+from rollout.agent.operations.full_syncs import SyncLoopError, words_on_sync
 from rollout.agent.operations.operation import UNLOAD_SECONDS, Operation, Outcome
 from rollout.agent.operations.safe_removal import references, refuse_unsafe
+from rollout.agent.operations.way_back import (
+    data_to_keep,
+    forget_kept,
+    keep,
+    kept_before,
+    kept_file,
+    put_back,
+    save_own,
+    where_kept,
+)
+from rollout.agent.operations.withhold import withhold
 from rollout.agent.restart.held import Held
 from rollout.agent.restart.hooks import CommandFailedError, run_command
+from rollout.agent.restart.kept_data import Keeper
 from rollout.agent.restart.process import RestartFailedError, SlowLoadError, end, start, wait_for_start
 from rollout.agent.server.facts import ServerFacts
-from rollout.agent.server.session import LoadedModule, RefusedError, ServerSilentError
-from rollout.messages import Failover, Package, Phase, Reason, Restart
+from rollout.agent.server.session import LoadedModule, RefusedError, ServerLoadingError, ServerSilentError
+from rollout.messages import Package, Phase, Reason, Restart
 
 #: A Sentinel that lets the server rewrite its file just before it ends writes the former line again. So often it is switched.
 MOST_RESTARTS = 2
+POLL_SECONDS = 0.2
+
+Done = TypeVar("Done")
 
 
 class StillLoadingError(Failure):
@@ -49,6 +66,7 @@ def restart(operation: Operation, package: Package) -> Activated:
     """
     node, module = operation.node, module_to_load(operation, package)
     if node.persistence.is_external:  # its owner writes the line, and restarts the server
+        withhold(operation, module)
         return activate(operation, package)
     held, done = node.maintenance.held.of(operation.command), NOTHING_DONE
     if held is None:
@@ -59,14 +77,40 @@ def restart(operation: Operation, package: Package) -> Activated:
         done = replace(done, scratch=try_first(operation, package, module, facts))
         held = _held(operation, approved(operation, module))
     done = replace(done, has_loaded=True, restart=_restart_with(operation, module, held))
-    node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
     if operation.before.loaded:
-        with node.server.session() as session:
-            done = replace(done, message=restore_options(operation, session))
-    done = activate(operation, package, done)
+        done = replace(done, message=_patiently(operation, partial(_restored_options, operation)))
+    done = _patiently(operation, partial(activate, operation, package, done))
+    forget_kept(operation)
+    # Not before the way back was tried: that asks which files the server had.
+    node.module_store.clear_replaced(operation.command.module_name, operation.command.version)
+    if words := words_on_sync(operation):
+        operation.watch.remarks.append(words)
     if problem := node.maintenance.end():
         operation.watch.remarks.append(problem)
     return done
+
+
+def _restored_options(operation: Operation) -> str:
+    with operation.node.server.session() as session:
+        return restore_options(operation, session)
+
+
+def _patiently(operation: Operation, step: Callable[[], Done]) -> Done:
+    """Do the step after the restart. Do it again if the server reads the data of its master meanwhile: it answers few commands."""
+    while True:
+        try:
+            return step()
+        except (MustWaitError, ServerLoadingError) as error:
+            held = operation.node.maintenance.held.of(operation.command)
+            if held is None or error.reason not in {Reason.SERVER_NOT_READY, Reason.SERVER_UNREACHABLE}:
+                raise
+            try:
+                with operation.deadline.stopped():
+                    _wait_for_start(operation, held.run_id, failed_starts=0)
+            except RestartFailedError as problem:
+                raise _failed(operation, problem) from problem
+            operation.pause(POLL_SECONDS)
+            operation.deadline.remaining()
 
 
 def restart_without(operation: Operation, loaded: LoadedModule | None) -> Outcome:
@@ -91,19 +135,25 @@ def restart_without(operation: Operation, loaded: LoadedModule | None) -> Outcom
     return Outcome(message=" ".join(filter(None, (words, node.maintenance.end()))), restart=done)
 
 
-def take_back(operation: Operation, failure: Failure) -> None:
+def take_back(operation: Operation, failure: Failure) -> str:
     """Make the server run what it ran before the operation, with one more restart if it has had the first one.
 
-    Raises: `Failure` if the new version stays, because the former one does not start or because the server still reads its
-    data.
+    Return what runs after that restart, and where data are kept that the operation's version reads, as sentences; empty without
+    one. Raises: `Failure` if the new version stays, because the former one does not start or may not read the shard's data, or
+    because the server still reads its data.
     """
     node, held = operation.node, operation.node.maintenance.held.of(operation.command)
     if held is None:
-        return
+        return ""
+    if isinstance(failure, SyncLoopError):
+        raise Failure(failure.reason, "the server keeps the new version: another restart would cause one more.")
     if isinstance(failure, StillLoadingError):
         raise Failure(failure.reason, "the server keeps the new version, which it still loads.")
     run_id = _run_id(operation)
     has_restarted = held.is_stopped and run_id != held.run_id
+    if has_restarted and run_id and operation.command.one_way:
+        words = "the server keeps the new version: the former one may not read what the new one has written."
+        raise Failure(failure.reason, words)
     if has_restarted and run_id:
         try:
             refuse_to_end_again(operation, held)
@@ -120,8 +170,19 @@ def take_back(operation: Operation, failure: Failure) -> None:
             _start_again(operation, held, run_id)
         except RestartFailedError as error:
             words = f"the server was restarted as it was before, but {_uncapitalized(error)}"
-            raise Failure(Reason.RESTART_FAILED, f"{words} {_stay(operation, held, changed)}") from error
+            words = f"{words} {_stay(operation, held, changed)}"
+            if file := kept_file(operation):
+                words += f" The data from before are in {file}."
+            raise Failure(Reason.RESTART_FAILED, words) from error
+    elif held.is_stopped:
+        save_own(operation)
     node.maintenance.end()
+    return f"{_runs_again(operation)} {where_kept(operation)}".rstrip() if has_restarted else ""
+
+
+def _runs_again(operation: Operation) -> str:
+    former = operation.before.loaded
+    return f"Version {former.version} runs again." if former else "The server runs without the module again."
 
 
 def _held(operation: Operation, approval: Approval) -> Held:
@@ -158,12 +219,15 @@ def _restart_with(operation: Operation, module: LoadedModule | None, held: Held)
         if not held.failed_over:
             _run_pre_command(operation, held)  # again, if the agent was killed meanwhile
         held = _give_role_away(operation, held, module)
+        if module:
+            withhold(operation, module)
     for _ in range(MOST_RESTARTS):
         done = _restart(operation, held, module)
-        facts = observed(operation)
+        facts = _patiently(operation, partial(observed, operation))
         if _is_as_meant(operation, facts, module):
-            operation.watch.remarks += _words_on(held.failed_over)
-            return replace(done, failover=_as_reported(held))
+            if held.failed_over:
+                operation.watch.remarks += (held.failed_over.words, *held.failed_over.remarks)
+            return replace(done, failover=operation.watch.failover)
         held = replace(held, run_id=facts.run_id, is_stopped=False)
         refuse_to_end_again(operation, held)
     raise Failure(
@@ -186,6 +250,7 @@ def _give_role_away(operation: Operation, held: Held, module: LoadedModule | Non
     """
     node, settings, command = operation.node, operation.node.settings, operation.command
     if held.failed_over:
+        operation.watch.failover = held.failed_over.as_reported
         refuse_to_end_again(operation, held)
         return held
     if held.failover:  # an agent was killed meanwhile
@@ -210,32 +275,22 @@ def _give_role_away(operation: Operation, held: Held, module: LoadedModule | Non
         except FailoverNotPossibleError as error:
             raise SkippedError(error.reason, error.message) from error
     held = replace(held, failed_over=done)
+    operation.watch.failover = done.as_reported
     node.maintenance.held.write(held)
     refuse_to_end_again(operation, held)
     return held
-
-
-def _words_on(done: FailedOver | None) -> tuple[str, ...]:
-    if done is None:
-        return ()
-    words = f"The master was {done.was} and is {done.now}; writes waited for {done.stall_seconds:.1f} s."
-    return (words, *done.remarks)
-
-
-def _as_reported(held: Held) -> Failover | None:
-    if (done := held.failed_over) is None:
-        return None
-    return Failover(way=done.way, former=done.was, new=done.now, pause_seconds=done.stall_seconds)
 
 
 def _restart(operation: Operation, held: Held, module: LoadedModule | None) -> Restart:
     """Restart the server once, or finish the restart that a killed agent has begun. Raises: `Failure`."""
     node, settings = operation.node, operation.node.settings
     run_id = _run_id(operation)
-    ended = None
+    ended = seconds = None
+    keeper, has_older_data = Keeper(), False
     try:
         if held.is_stopped and run_id != held.run_id:
             operation.commit()
+            keeper = kept_before(operation)
             if not run_id:
                 with operation.deadline.stopped():
                     start(settings, held.way, held.unit, node.maintenance.environ(held))
@@ -245,24 +300,43 @@ def _restart(operation: Operation, held: Held, module: LoadedModule | None) -> R
                 operation.server_log.mark(session)
                 if module:
                     operation.watch.look_before(session, module.name, operation.before.commands)
+                    keeper = data_to_keep(operation, session, run_id)
             if held.way == "external":
                 wait_for_restart(operation, held.run_id)
             operation.commit()
             node.maintenance.held.write(replace(held, is_stopped=True))
-            node.maintenance.ended.append(held.run_id)
-            if held.way != "external":
+            _is_ending(operation, held.run_id)
+            take = partial(keeper.take, ended_now=held.way in {"shutdown", "systemd"})
+            if held.way == "external":
+                take()
+            else:
+                with node.server.session() as session:
+                    has_older_data = bool(module) and put_back(operation, session)
                 ended = time.monotonic()
                 with operation.deadline.stopped():
-                    end(node.server, settings, held.way, held.unit, node.maintenance.environ(held), saves=True)
+                    environ = node.maintenance.environ(held)
+                    end(node.server, settings, held.way, held.unit, environ, saves=not has_older_data, ended=take)
         with operation.deadline.stopped():
             _wait_for_start(operation, held.run_id, failed_starts=0)
-    except SlowLoadError as error:
-        raise StillLoadingError(
-            Reason.RESTART_FAILED, f"The server was restarted for {_name(operation)}. {error}"
-        ) from error
+            seconds = None if ended is None else time.monotonic() - ended
+            keep(operation, keeper)
     except RestartFailedError as error:
-        raise Failure(Reason.RESTART_FAILED, f"The restart for {_name(operation)} failed. {error}") from error
-    return Restart(downtime_seconds=None if ended is None else time.monotonic() - ended)
+        raise _failed(operation, error) from error
+    finally:
+        keeper.close()
+    return Restart(downtime_seconds=seconds)
+
+
+def _failed(operation: Operation, error: RestartFailedError) -> Failure:
+    if isinstance(error, SlowLoadError):
+        return StillLoadingError(Reason.RESTART_FAILED, f"The server was restarted for {_name(operation)}. {error}")
+    return Failure(Reason.RESTART_FAILED, f"The restart for {_name(operation)} failed. {error}")
+
+
+def _is_ending(operation: Operation, run_id: str) -> None:
+    """Note that the agent ends the process, so that its end is no crash, and a full synchronization after it no loop."""
+    operation.node.maintenance.ended.append(run_id)
+    operation.node.full_syncs.forget()
 
 
 def _start_again(operation: Operation, held: Held, run_id: str) -> None:
@@ -276,7 +350,7 @@ def _start_again(operation: Operation, held: Held, run_id: str) -> None:
     node, settings = operation.node, operation.node.settings
     environ, failed = node.maintenance.environ(held), operation.server_log.failed_starts()
     if run_id:
-        node.maintenance.ended.append(run_id)
+        _is_ending(operation, run_id)
         is_replica = node.facts().role == "replica"
         end(node.server, settings, held.way, held.unit, environ, saves=not is_replica)
     else:
@@ -326,6 +400,7 @@ def _wait_for_start(operation: Operation, run_id: str, *, failed_starts: int) ->
         lambda: operation.server_log.failed_starts() > failed_starts,
         partial(operation.note, Reason.SERVER_NOT_READY),
     )
+    operation.node.holds.try_to_settle()  # at once: the new process has what its file says
 
 
 def _name(operation: Operation) -> str:

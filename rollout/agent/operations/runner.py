@@ -17,6 +17,7 @@ from rollout.agent.node.node import Node
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.operations.adopt import adopt
 from rollout.agent.operations.expiry import Expiry
+from rollout.agent.operations.failback import fail_back
 from rollout.agent.operations.install import install
 from rollout.agent.operations.last_check import refuse_to_change
 from rollout.agent.operations.operation import Operation, Outcome
@@ -27,7 +28,7 @@ from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.server_log import ServerLog, redacted
 from rollout.agent.server.session import RefusedError
 from rollout.agent.settings import AgentSettings
-from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, Phase, Reason, Report
+from rollout.messages import Action, Activation, Command, Heartbeat, Inventory, Phase, Reason, Report, Restart
 
 log = logging.getLogger(__name__)
 
@@ -291,6 +292,8 @@ class Runner:
 def _run(operation: Operation) -> Outcome:
     """Run the operation. Return how it ended, whatever happened."""
     try:
+        if operation.command.fails_back_to:
+            return fail_back(operation)
         if operation.command.action is Action.INSTALL and operation.command.package:
             if operation.command.adopt:
                 return adopt(operation, operation.command.package)
@@ -320,8 +323,13 @@ def _with_health(operation: Operation, outcome: Outcome) -> Outcome:
     """Add how the server was before the load and after it, and to a success what was noticed."""
     watch = operation.watch
     is_success = outcome.phase is Phase.SUCCEEDED
-    message = " ".join(filter(None, (outcome.message, *watch.remarks))) if is_success else outcome.message
-    return replace(outcome, message=message, health=watch.health())
+    message, restart = outcome.message, outcome.restart
+    if is_success:
+        message = " ".join(filter(None, (message, *watch.remarks)))
+    elif moved := watch.failover:
+        message = f"{message} The master was {moved.former} and is {moved.new}."
+        restart = Restart(failover=moved)
+    return replace(outcome, message=message, restart=restart, health=watch.health())
 
 
 def _ended_by(error: Exception, command: Command) -> Outcome:
@@ -346,7 +354,7 @@ def _check(command: Command, node: str) -> None:
         raise MalformedCommandError(f"{command.module_name!r} is not a module name")
     if command.version < 0:
         raise MalformedCommandError(f"{command.version} is not a version")
-    if (command.package is None) is (command.action is Action.INSTALL):
+    if (command.package is None) is (command.action is Action.INSTALL and not command.fails_back_to):
         raise MalformedCommandError("an install needs a package, and only an install has one")
 
 
@@ -410,4 +418,5 @@ def _report(command: Command, outcome: Outcome) -> Report:
         health=outcome.health,
         scratch=outcome.scratch,
         restart=outcome.restart,
+        way_back=outcome.way_back,
     )

@@ -145,7 +145,7 @@ def _refuse_if_keys(operation: Operation, loaded: LoadedModule) -> None:
         raise Failure(
             Reason.DATA_IN_USE,
             f"It is not known if there are keys of {name}: {str(error).rstrip('.')}. Allow the agent to look: "
-            f"ACL SETUSER {user} %R~* +select +scan +type.{stays}",
+            f"ACL SETUSER {user} %R~* +select +scan +type +readonly.{stays}",
         ) from error
     if key is not None:
         raise Failure(

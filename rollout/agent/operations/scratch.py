@@ -4,16 +4,16 @@ import logging
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from rollout.agent.failure import Failure
 from rollout.agent.inspection.host import PLATFORM
+from rollout.agent.module_files.module_store import ModuleStore
 from rollout.agent.operations.operation import Operation
 from rollout.agent.scratch.live import live_server
 from rollout.agent.scratch.load import ScratchLoadError, Trial, load_in_scratch
 from rollout.agent.scratch.server import UnavailableError
 from rollout.agent.scratch.successes import Successes
-from rollout.agent.scratch.types import lacks_type
+from rollout.agent.scratch.types import lack_type
 from rollout.agent.server.facts import ServerFacts
 from rollout.agent.server.session import LoadedModule
 from rollout.agent.server.texts import storable
@@ -70,7 +70,8 @@ def is_type_of_another(operation: Operation, loaded: LoadedModule, name: str) ->
             live = live_server(settings, session.info("server"))
     except UnavailableError:
         return False
-    return lacks_type(live, _as_agent_sees(operation, loaded), name, seconds=seconds)
+    seen = as_agent_sees(operation.node.module_store, loaded)
+    return lack_type(live, [seen], name, seconds=seconds) is True
 
 
 def _given_up(operation: Operation, key: str, failure: Failure) -> ScratchLoad:
@@ -93,7 +94,7 @@ def _key(operation: Operation, package: Package, module: LoadedModule, facts: Se
     return scratch_key(
         content_sha256=package.content_sha256,
         server=f"{facts.server} {facts.version}",
-        args=(*module.args, "", *_scratch_args(operation, module)),
+        args=(*module.args, "", *scratch_args(operation, module)),
         platform=f"{PLATFORM}/{operation.node.operating_system}",
     )
 
@@ -101,13 +102,14 @@ def _key(operation: Operation, package: Package, module: LoadedModule, facts: Se
 def _trial(operation: Operation, package: Package, module: LoadedModule, facts: ServerFacts, key: str) -> Trial:
     return Trial(
         key=key,
-        module=replace(module, path=str(operation.target / package.module_file), args=_scratch_args(operation, module)),
-        others=tuple(_others(operation, facts.modules)),
+        module=replace(module, path=str(operation.target / package.module_file), args=scratch_args(operation, module)),
+        others=tuple(other_modules(operation, facts.modules)),
         commands=operation.command.commands,
     )
 
 
-def _scratch_args(operation: Operation, module: LoadedModule) -> tuple[str, ...]:
+def scratch_args(operation: Operation, module: LoadedModule) -> tuple[str, ...]:
+    """Return the arguments of the module in a scratch server. Raises: `Failure`."""
     text = operation.command.scratch_args
     try:
         return module.args if text is None else tuple(shlex.split(text))
@@ -115,18 +117,18 @@ def _scratch_args(operation: Operation, module: LoadedModule) -> tuple[str, ...]
         raise Failure(Reason.LOAD_FAILED, f"The module's scratch_args cannot be split: {error}.") from error
 
 
-def _others(operation: Operation, modules: Iterable[LoadedModule]) -> Iterable[LoadedModule]:
+def other_modules(operation: Operation, modules: Iterable[LoadedModule]) -> Iterable[LoadedModule]:
     """Yield the server's other modules, as the agent sees their files: first those that the command orders."""
     order = operation.command.load_order
     ranks = {name: rank for rank, name in enumerate(order)}
     for each in sorted(modules, key=lambda each: ranks.get(each.name, len(order))):
         if each.name == operation.command.module_name or not each.path.startswith("/"):
             continue
-        yield _as_agent_sees(operation, each)
+        yield as_agent_sees(operation.node.module_store, each)
 
 
-def _as_agent_sees(operation: Operation, module: LoadedModule) -> LoadedModule:
-    store = operation.node.module_store
+def as_agent_sees(store: ModuleStore, module: LoadedModule) -> LoadedModule:
+    """Return the same with the path at which the agent finds its file."""
     if not store.is_ours(module.path):
         return module
-    return replace(module, path=str(store.root / PurePosixPath(module.path).relative_to(store.server_root)))
+    return replace(module, path=str(store.on_agent(module.path)))

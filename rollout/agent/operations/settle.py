@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from rollout.agent.failure import AgentError, Failure
+from rollout.agent.operations.full_syncs import refuse_loop
 from rollout.agent.operations.operation import Operation
 from rollout.agent.server.health import Sample, fault, lost_link, more_failed_calls
 from rollout.agent.server.session import (
@@ -92,6 +93,7 @@ def _is_ready(operation: Operation, session: Session, run_id: str, link: "_Link"
     if watch.baseline and (found := fault(watch.baseline, now)):
         _look_after(operation, session)
         raise Failure(found.reason, found.message)
+    refuse_loop(operation, session)
     link.look(watch.baseline or now, now)
     return now.is_ready_as(watch.baseline or now)
 

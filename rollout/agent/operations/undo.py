@@ -42,15 +42,16 @@ class _DataNeedsItError(_StaysLoadedError):
 
 
 def undone(operation: Operation, failure: Failure) -> Failure:
-    """Restore the node and return `failure`.
+    """Restore the node and return `failure`, with what runs now if the server was restarted for that.
 
     If that fails too, the message says so, and a cancel, or an operation that must wait or is skipped, becomes a failure.
     """
     try:
-        _undo(operation, failure)
+        words = _undo(operation, failure)
     except (Failure, RefusedError, OSError) as problem:
         reason = failure.reason if _has_failed(failure) else _reason(problem)
         return Failure(reason, f"{failure.message} The node could not be restored completely: {problem}")
+    failure.message = f"{failure.message} {words}".rstrip()
     return failure
 
 
@@ -58,22 +59,25 @@ def _reason(problem: Failure | RefusedError | OSError) -> Reason:
     return Reason.SERVER_UNREACHABLE if isinstance(problem, RefusedError) else as_failure(problem).reason
 
 
-def _undo(operation: Operation, failure: Failure) -> None:
+def _undo(operation: Operation, failure: Failure) -> str:
+    """Return what `take_back` returns."""
     if operation.command.activation is Activation.FILES:
         _restore_files(operation)
-        return
+        return ""
     if operation.node.persistence.is_external or operation.command.adopt:  # then the server was not changed
         _restore_files_of_owner(operation, failure)
-        return
+        return ""
     if operation.command.way is Way.RESTART:
-        take_back(operation, failure)
+        words = take_back(operation, failure)
+        command = operation.command
+        operation.node.holds.undo(command.rollout, command.module_name, command.version)
         _restore_files(operation)
-        return
+        return words
     # A server that must not be changed now has only what it had before, unless an agent has crashed after a load.
     is_untouched = isinstance(failure, MustWaitError) and not operation.resumed
     if is_untouched or failure.reason is Reason.SERVER_UNREACHABLE:
         _restore_files_without_server(operation)
-        return
+        return ""
     if failure.reason is Reason.SERVER_CRASHED and not operation.node.server.comes_back(COMES_BACK_SECONDS):
         _restore_files_without_server(operation)
         raise Failure(
@@ -88,6 +92,7 @@ def _undo(operation: Operation, failure: Failure) -> None:
         _restore_files_without_server(operation)
         raise
     _restore_files(operation)
+    return ""
 
 
 def _restore_server(operation: Operation, session: Session, failure: Failure) -> None:

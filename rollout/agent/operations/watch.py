@@ -10,7 +10,7 @@ from rollout.agent.server.call_outcomes import CallOutcomes, outcomes_in
 from rollout.agent.server.health import COUNTED, SAMPLED, Sample, sample_from, statistics_from
 from rollout.agent.server.session import RefusedError, Session
 from rollout.agent.server.texts import storable
-from rollout.messages import ServerHealth, ServerStatistics
+from rollout.messages import Failover, ServerHealth, ServerStatistics
 
 #: Two restarts within so many seconds are a crash.
 LOOP_SECONDS = 60.0
@@ -22,11 +22,12 @@ class Watch:
 
     `loads`: how often MODULE LOAD was called when the module was loaded. `restarts`: when the server was seen restarted, by a
     monotonic clock. `remarks`: sentences for the report of a success. `seconds`: how long the module will settle. `outcomes`: of
-    the calls before.
+    the calls before. `since`: when the operation began, by the monotonic clock.
     """
 
     seconds: float
     outcomes: CallOutcomes
+    since: float = field(default_factory=time.monotonic)
     baseline: Sample | None = None
     last: Sample | None = None
     before: ServerStatistics | None = None
@@ -34,6 +35,8 @@ class Watch:
     loads: int = 0
     restarts: list[float] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    #: Set as soon as a replica has become the master, whatever comes afterwards.
+    failover: Failover | None = None
     #: If the server would not start without the operation: what a scratch server has shown for the start after it.
     repaired_start: StartResult | None = None
 

@@ -17,7 +17,8 @@ from rollout.messages import Action, Command, Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A restart of the server by an operation. `run_id`: of the process before it. `way` and `unit`: how it is restarted.
+    """A restart of the server by an operation. `run_id`: of the process before it. `way` and `unit`: how it is restarted; `none` if
+    the operation only fails over.
 
     `failover`: the one that has begun before, and `failed_over` how it has ended; None without one. `is_stopped`: the agent has
     called what ends the process, or was about to.
@@ -35,6 +36,10 @@ class Held:
     failover: Failover | None = None
     failed_over: FailedOver | None = None
     is_stopped: bool = False
+
+    @property
+    def restarts(self) -> bool:
+        return self.way != "none"
 
     @property
     def environ(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from rollout.agent.failure import AgentError, Failure
 from rollout.agent.restart.hooks import CommandFailedError, run_command
@@ -13,6 +14,8 @@ SHUTDOWN_SECONDS = 3600.0
 #: A server that makes no progress for so long, while it starts or loads its data, has failed, seconds.
 STALL_SECONDS = 120.0
 POLL_SECONDS = 0.1
+#: The parameter that says if SIGTERM saves.
+ON_SIGTERM = "shutdown-on-sigterm"
 TELL_SECONDS = 10.0
 #: A server that was started so often, and has not loaded its data yet, cannot be started.
 MOST_STARTS = 3
@@ -27,22 +30,42 @@ class SlowLoadError(RestartFailedError):
 
 
 def end(
-    server: Server, settings: AgentSettings, way: RestartWay, unit: str, environ: Mapping[str, str], *, saves: bool
+    server: Server,
+    settings: AgentSettings,
+    way: RestartWay,
+    unit: str,
+    environ: Mapping[str, str],
+    *,
+    saves: bool,
+    ended: Callable[[], object] = lambda: None,
 ) -> None:
-    """End the server's process, and do what starts the next one, if nothing else does. `environ`: of a command.
+    """End the server's process, and do what starts the next one, if nothing else does. `environ`: of a command. `ended` is called
+    as soon as the process is known to have ended.
 
     Raises: `RestartFailedError` if the server refuses, `Failure` if it cannot be reached.
     """
+    former = ""
     try:
         with server.session(SHUTDOWN_SECONDS) as session:
             if way == "command":
                 # The command ends it by SIGTERM. By default, a server without save points then saves nothing.
-                session.call("CONFIG", "SET", "shutdown-on-sigterm", "save" if saves else "nosave")
+                former = str((session.call("CONFIG", "GET", ON_SIGTERM) or ["", ""])[1])
+                session.call("CONFIG", "SET", ON_SIGTERM, "save" if saves else "nosave")
             else:
                 session.shutdown(saves=saves)
     except RefusedError as error:
         raise RestartFailedError(f"The server refuses to end: {str(error).rstrip('.')}.") from error
-    start(settings, way, unit, environ)
+    if way == "command":
+        try:
+            start(settings, way, unit, environ)
+        except RestartFailedError:
+            with suppress(Failure, RefusedError), server.session() as session:  # it may run on
+                session.call("CONFIG", "SET", ON_SIGTERM, former)
+            raise
+        ended()
+    else:
+        ended()
+        start(settings, way, unit, environ)
 
 
 def start(settings: AgentSettings, way: RestartWay, unit: str, environ: Mapping[str, str]) -> None:

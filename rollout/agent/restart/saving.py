@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rollout.agent.inspection.host_files import ROOT, on_host, process_directory, read_text
 from rollout.agent.server.texts import number
+from rollout.messages import CHILD_WORKS
 
 #: Free disk, as a multiple of the data, and free memory, as a multiple of what the last child process has copied.
 DISK = 1.2
@@ -46,7 +47,7 @@ def why_not_save(info: Mapping[str, str], resources: Resources) -> str:
     """
     for field, name in CHILDREN.items():
         if info.get(field, "0") != "0":
-            return f"{name} is in progress."
+            return f"{name}{CHILD_WORKS}"
     if info.get("rdb_last_bgsave_status") != "ok":
         return "The last BGSAVE of the server has failed. See its log."
     if info.get("aof_last_write_status", "ok") != "ok":
@@ -77,7 +78,11 @@ def _overcommit(resources: Resources, used: int) -> str:
 def resources(pid: int, directory: str, file: str, root: Path = ROOT) -> Resources:
     """Return what is left for the server's process. `directory` and `file`: its settings `dir` and `dbfilename`."""
     view = process_directory(root, pid) / "root"
-    place = on_host(view if view.exists() else root, directory)
+    try:
+        is_visible = view.exists()
+    except OSError:  # only the server's user and root may look at it
+        is_visible = False
+    place = on_host(view if is_visible else root, directory)
     try:
         found = os.statvfs(place)
         disk = found.f_bavail * found.f_frsize

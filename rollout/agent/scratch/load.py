@@ -84,7 +84,7 @@ def _first_start(
         try:
             with server.started() as session:
                 refuse_other_version(session, live)
-                loaded = _load_others(session, others)
+                loaded = load_others(session, others)
                 left_out = [f"module: {each.name} is not loaded in it" for each in trial.others if each not in loaded]
                 doing = f"{trial.name} was loaded"
                 server.mark_log()
@@ -148,7 +148,7 @@ def refuse_other_version(session: Session, live: LiveServer) -> None:
         )
 
 
-def _load_others(session: Session, others: Sequence[LoadedModule]) -> tuple[LoadedModule, ...]:
+def load_others(session: Session, others: Sequence[LoadedModule]) -> tuple[LoadedModule, ...]:
     """Load the other modules, and return those that have loaded. A module is tried again after those that it may need."""
     loaded: list[LoadedModule] = []
     while True:

@@ -1,13 +1,13 @@
-"""Asks a scratch server if a module has a data type. No command of a server says whose type it is."""
+"""Asks a scratch server if modules have a data type. No command of a server says whose type it is."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from rollout.agent.failure import AgentError
 from rollout.agent.scratch.live import LiveServer
-from rollout.agent.scratch.load import refuse_other_version
-from rollout.agent.scratch.server import scratch_server
+from rollout.agent.scratch.load import load_others, refuse_other_version
+from rollout.agent.scratch.server import ScratchEndedError, scratch_server
 from rollout.agent.server.session import LoadedModule, RefusedError
-from rollout.agent.server.swap import load
 
 #: Of the name of a type, 6 bits each.
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -18,30 +18,35 @@ _MODULE, _LONG, _END, _VERSION = b"\x07", b"\x81", b"\x00", (9).to_bytes(2, "lit
 _JONES = 0x95AC9329AC4BC9B5
 
 
-def lacks_type(live: LiveServer, module: LoadedModule, name: str, *, seconds: float) -> bool:
-    """Return True if the module does not add the type `name`; False if it does, and if that is not known.
+def lack_type(live: LiveServer, modules: Sequence[LoadedModule], name: str, *, seconds: float) -> bool | None:
+    """Return True if none of the modules adds the type `name`, False if one does, None if that is not known.
 
-    `module` has its path as the agent sees it. It is loaded alone, and gets a value of the type without a content: only a
-    server that does not know the type logs that. It takes `seconds` at most.
+    They have their paths as the agent sees them. No other one is loaded, and the server gets a value of the type without a content:
+    only one that does not know the type logs that. It takes `seconds` at most.
     """
-    confinement = live.confinement.showing([module.path])
+    confinement = live.confinement.showing([each.path for each in modules])
     if len(name) != _LENGTH or not set(name) <= set(_LETTERS):
-        return False
-    if not confinement.is_isolated and confinement.forbids(module.path):
-        return False
+        return None
+    if not confinement.is_isolated and any(confinement.forbids(each.path) for each in modules):
+        return None
+    is_asked = False
     try:
         with (
             scratch_server(live.program, confinement, seconds=seconds, copied=live.running) as server,
             server.started(["loglevel verbose"]) as session,
         ):
             refuse_other_version(session, live)
-            load(session, module)
+            if len(load_others(session, modules)) < len(modules):
+                return None
             server.mark_log()
+            is_asked = True
             with suppress(RefusedError):
                 session.call("RESTORE", "key", "0", _empty_value(name))
             return any(f"no matching module type '{name}'" in line for line in server.log())
+    except ScratchEndedError:
+        return False if is_asked else None  # a module has read the value
     except AgentError:
-        return False
+        return None
 
 
 def _empty_value(name: str) -> bytes:

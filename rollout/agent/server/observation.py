@@ -38,6 +38,8 @@ PARAMETERS = (
     "tls-port",
     "min-replicas-to-write",
     "cluster-require-full-coverage",
+    "dir",
+    "dbfilename",
 )
 #: The oldest servers that are supported.
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
@@ -81,6 +83,8 @@ class Observer:
         self._clients: tuple[Client, ...] = ()
         self._clients_at = -CLIENTS_SECONDS
         self._run_id = ""
+        #: The directory and the name of the file that the server saves, each empty if it is not known.
+        self.data_file = ("", "")
         #: The first two words of the commands that this server process refuses, and when it last did.
         self._refused: dict[tuple[str, ...], float] = {}
 
@@ -96,6 +100,7 @@ class Observer:
             return info, _loading(info), ()
         modules = session.modules()
         config = _pairs(self._call(session, "CONFIG", "GET", *PARAMETERS))
+        self.data_file = config.get("dir", ""), config.get("dbfilename", "")
         now = time.monotonic()
         self._history.add(now, run_id=self._run_id, uptime=uptime_in(info), counts=calls_in(info))
         shown = tuple(self._module(session, info, each, now) for each in modules[:MOST_MODULES])

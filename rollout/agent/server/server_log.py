@@ -49,6 +49,8 @@ _CRASH = re.compile(r"BUG REPORT START|crashed by signal|Guru Meditation|ASSERTI
 _FAILED_START = re.compile(
     r"server aborting|Fatal error loading|Terminating server after|Internal error in RDB reading|reading the append only file"
 )
+#: Of a replica. Valkey says `primary`.
+_FULL_SYNC = re.compile(r"Full resync from (?:master|primary):", re.IGNORECASE)
 #: After the stack come registers, memory and the arguments of clients' commands.
 _CRASH_END = re.compile(r"-- (REGISTERS|INFO OUTPUT|DUMPING CODE|CLIENT LIST|CURRENT CLIENT)|argv\[")
 
@@ -247,6 +249,16 @@ class ServerLog:
             return 0
         return len(_FAILED_START.findall(text))
 
+    def full_syncs(self) -> int:
+        """Return how many full synchronizations with its master the server has begun since the mark, as far as a log file says.
+        The journal is not read: that may take a second."""
+        if not isinstance(self._source, _File):
+            return 0
+        try:
+            return len(_FULL_SYNC.findall(self._source.read_end().decode(errors="replace")))
+        except OSError:
+            return 0
+
     def sign_of_crash(self) -> str:
         """Return as a sentence what says that the server has crashed since the mark; empty if nothing is seen to."""
         for source in filter(None, (self._source, self._unit)):
@@ -327,11 +339,13 @@ def _tidy(line: str) -> str:
 
 def _telling(lines: Sequence[str]) -> tuple[str, ...]:
     """Return the first and the last lines, or the last lines before a crash report and those of the report up to the end of
-    the stack."""
+    the stack. If starts have failed, those before the first and the last failure: what a later start logs would take their place."""
     crash = next((place for place, line in enumerate(lines) if _CRASH.search(line)), len(lines))
     before = [each for each in lines[:crash] if not _USELESS.search(each)]
     if crash == len(lines):
         half = MOST_LOG_LINES // 2
+        if failed := [place + 1 for place, line in enumerate(before) if _FAILED_START.search(line)]:
+            return (*before[: failed[0]][-half:], *before[failed[0] : failed[-1]][-half:])
         return tuple(before if len(before) <= MOST_LOG_LINES else [*before[:half], *before[-half:]])
     stack: list[str] = []
     for line in lines[crash:]:

@@ -39,10 +39,10 @@ NEEDING_ROOT = ["attacks"]
 collect_ignore = NEEDING_ROOT if os.geteuid() else []
 
 #: An agent that kills itself while it reports the phase it was given, or where it is about to unload a module, or directly
-#: after so many CONFIG REWRITE.
+#: after so many CONFIG REWRITE, or where it is about to try the way back.
 DIES = """
 import json, os, signal, sys
-from rollout.agent.operations import remove
+from rollout.agent.operations import remove, way_back
 from rollout.agent.operations.runner import Runner
 from rollout.agent.server.session import Session
 from rollout.agent.settings import settings_from
@@ -64,6 +64,8 @@ rewrites = []
 Session.call = call
 if sys.argv[1] == "unload":
     remove.unload = remove.unload_and_rewrite = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1] == "way back":
+    way_back.read_back = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 Runner(settings_from(os.environ)).execute(from_json(Command, json.load(sys.stdin)), report=die)
 """
 
@@ -158,13 +160,15 @@ class Valkey:
 
 @dataclass
 class Shelf:
-    """Packages over HTTP: `content` by path, how often each was `asked` for, and a `gate` in the middle of a body."""
+    """Packages over HTTP: `content` by path, how often each was `asked` for, and a `gate` in the middle of a body. `answer` makes
+    status and body of the answer to a POST, from its path and body."""
 
     content: dict[str, bytes] = field(default_factory=dict)
     status: int = 200
     asked: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     server: http.server.ThreadingHTTPServer | None = None
+    answer: Callable[[str, bytes], tuple[int, bytes]] = lambda *_: (404, b"")
 
     @property
     def url(self) -> str:
@@ -299,6 +303,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             shelf.gate.wait(60)
             self.wfile.write(body[len(body) // 2 :])
+
+    def do_POST(self) -> None:
+        status, body = self.shelf.answer(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *words: Any) -> None:
         pass

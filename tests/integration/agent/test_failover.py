@@ -110,9 +110,14 @@ class Servers:
         return settings_from(self.environ)
 
     def fail_over(
-        self, keep: Callable[[Failover], object] = lambda _: None, *, candidates: Sequence[str] = (), limit: float = 5.0
+        self,
+        keep: Callable[[Failover], object] = lambda _: None,
+        *,
+        candidates: Sequence[str] = (),
+        limit: float = 5.0,
+        target: str = "",
     ) -> FailedOver:
-        return fail_over(Server(self.settings), self.settings, candidates or self.candidates, keep, limit)
+        return fail_over(Server(self.settings), self.settings, candidates or self.candidates, keep, limit, target)
 
     def refusal(
         self,

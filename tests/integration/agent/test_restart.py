@@ -506,6 +506,8 @@ def test_a_failed_upgrade_after_a_failover_goes_back(node, built, replica):
     """The server stays a replica, with what it had before."""
     report = node.restart(built("keeps", 1), commands=("keeps.missing",))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.PROBE_FAILED), report
+    assert (report.restart.failover.former, report.restart.failover.new) == (node.server.address, replica.address)
+    assert f"The master was {node.server.address} and is {replica.address}." in report.message
     assert (node.server.loaded(), node.server.lines()) == ([], [])
     assert has_changed_places(node, replica)
     assert node.runner.node.maintenance.held.read() is None

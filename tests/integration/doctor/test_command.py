@@ -136,7 +136,7 @@ def test_a_server_starts_with_each_printed_line(site, binary, level, tmp_path):
         ),
         (
             Level.RESTART,
-            ["GET x", "ACL SETUSER x on", "CONFIG SET x y", "FLUSHALL", "SET x y", "DEBUG SLEEP 0"],
+            ["GET x", "ACL SETUSER x on", "CONFIG RESETSTAT", "FLUSHALL", "SET x y", "DEBUG SLEEP 0"],
         ),
     ],
 )

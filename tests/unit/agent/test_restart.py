@@ -226,6 +226,14 @@ def test_what_is_left(tmp_path):
     assert resources(7, "/none", "dump.rdb", tmp_path).disk is None
 
 
+def test_what_is_left_of_a_server_of_another_user(tmp_path):
+    """The agent may not look at its view of the files, so it takes its own."""
+    (tmp_path / "proc/7").mkdir(parents=True)
+    (tmp_path / "proc/7/root").symlink_to("x" * 300)  # stat fails, as it does without the right
+    (tmp_path / "data").mkdir()
+    assert resources(7, "/data", "dump.rdb", tmp_path).disk
+
+
 # --- Commands ---------------------------------------------------------------------------------------------------------
 
 
