@@ -168,6 +168,7 @@ class Agent(Restarts):
             self.world.kill(self.name, seconds)
 
     def _end(self, order: Order, phase: Phase, reason: Reason | None, message: str = "") -> None:
+        way_back = self.shown_way_back(order) if phase == Phase.SUCCEEDED and self.holds_for(order) else None
         is_at_work = self.working is not None and not order.is_same(self.working)  # on an earlier attempt
         if self.holds_for(order) and not self.is_left(order) and not is_at_work:
             self.end_restart()
@@ -179,6 +180,7 @@ class Agent(Restarts):
         report = replace(
             report_of(order, phase, reason),
             message=message,
+            way_back=way_back,
             seconds=1.0 if phase == Phase.SUCCEEDED else None,
             inventory=self.world.inventory_of(self.name) if phase.is_final else None,
         )
@@ -236,5 +238,6 @@ class Agent(Restarts):
         self.alive = self.reachable = True
         self.queue.extend(self.queued)
         self.queued.clear()
+        self.settle_failover()
         self.look_at_left_restart()
         self._next()

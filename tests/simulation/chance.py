@@ -340,7 +340,7 @@ def _help(world: World) -> None:
                 world.tried(world.cancel, uid, name)
         elif state.phase == RolloutPhase.PAUSED:
             world.resume(uid)
-        elif state.phase == RolloutPhase.RUNNING and state.wave_phase == WavePhase.GATED:
+        elif state.phase == RolloutPhase.RUNNING and (state.wave_phase == WavePhase.GATED or state.waits_for_promotion):
             world.obey(uid, Promote(rollout=uid))
         elif state.phase == RolloutPhase.RUNNING:
             # Nodes in two failure domains that crash in turns wait for each other, so the progress deadline is extended each time.

@@ -117,6 +117,8 @@ class ControlPlane(Folded, Clock):
         #: The nodes whose servers refuse MODULE LOAD, as they have reported.
         self.stock_servers: set[str] = set()
         self.last_heard: dict[str, datetime] = {}
+        #: When nodes have last said that they restart their server, before the newest heartbeat.
+        self._restarting_at: dict[str, datetime] = {}
         self._liveness: dict[str, Liveness] = {}
         self.dispatches: dict[str, Dispatch] = {}
         self.in_progress: dict[str, Operation] = {}
@@ -256,9 +258,8 @@ class ControlPlane(Folded, Clock):
         return [row for row in found if row not in restarted]
 
     def _is_in_maintenance(self, name: str) -> bool:
-        heard_at = self.heard(name).last_seen
-        is_heard = heard_at is not None and heard_at > self.now - timedelta(seconds=SILENT_SECONDS)
-        return is_heard and bool(self.reported[name][1].maintenance)
+        at = self.restarting_at(name)
+        return at is not None and at > self.now - timedelta(seconds=SILENT_SECONDS)
 
     def _on_decommissioned_nodes(self) -> list[Operation]:
         names = [name for name, node in self.rows.nodes.items() if node.phase == NodePhase.DECOMMISSIONED]

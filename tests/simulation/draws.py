@@ -7,7 +7,7 @@ from typing import Any
 
 from rollout.domain.retries import Retries
 from rollout.domain.strategy import Gate, Offline, OnAbort, OnFailure, Strategy
-from rollout.messages import Activation, Phase, Reason, Way, Ways
+from rollout.messages import Activation, Phase, Reason, Way, WayBackResult, Ways
 from tests.simulation.clock import EPOCH
 from tests.simulation.control_plane import ZONE
 from tests.simulation.orders import Deed, Order, Script, Trouble
@@ -62,6 +62,7 @@ def traits(chance: Random) -> Traits:
         min_replicas=chance.choice((0, 0, 0, 0, 0, 1, 1, 2)),
         restart="none" if chance.random() < 0.04 else chance.choice(("shutdown", "command")),
         keeps_role=chance.random() < 0.95,
+        failover=chance.choice(("none", "command", "command")),
     )
 
 
@@ -82,6 +83,8 @@ class Luck:
             down_seconds=chance.choice((0.5, 5.0, 30.0)),
             load_seconds=chance.choice((0.0, 3.0, 60.0)),
             trouble=chance.choice(tuple(Trouble)),
+            switch_seconds=chance.choice((0.1, 1.0, 4.0, 60.0)),
+            way_back=chance.choice((*[WayBackResult.OPEN] * 6, WayBackResult.CLOSED, WayBackResult.UNKNOWN)),
         )
 
     def _drawn(self, chance: Random) -> Script:

@@ -85,11 +85,13 @@ class EventRules(Watch):
         if not event.rollback_of:
             return
         self.holds(not self.world.started(event.rollback_of).rollback_of, "a rollback never starts a rollback")
+        self.holds(self.world.rollouts[event.rollback_of].one_way is None, "no rollback of a one-way change")
         self.restored[event.rollback_of] += 1
         self._is_restored_once(event.rollback_of)
 
     def _request_rollback(self, event: RollbackRequested) -> None:
         self.holds(not self.world.started(event.rollout).rollback_of, "a rollback never starts a rollback")
+        self.holds(self.world.rollouts[event.rollout].one_way is None, "no rollback of a one-way change")
         self.requested[event.rollout] += 1
         self.holds(self.requested[event.rollout] == 1, "a rollout is rolled back at most once")
 
@@ -131,6 +133,10 @@ class EventRules(Watch):
         self.holds(uid not in self.paused or restoring, "nothing while it is paused")
         self.holds(self.world.fleet.frozen is None, "nothing while the fleet is frozen")
         self.holds(len(set(event.nodes)) == len(event.nodes), "a node is released once")
+        self.holds(
+            not self.world.rollouts[uid].waits_for_promotion or restoring, "nothing while a one-way change waits"
+        )
+        self.world.rules.releases_first(event)
         for node in event.nodes:
             row = self.world.known_operation(uid, node)
             self._has_been_heard(row)

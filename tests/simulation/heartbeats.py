@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import to_builtins
@@ -48,6 +48,8 @@ class Heartbeats(ControlPlane):
         if had_left and not state.role and self.rows.nodes[name].phase != NodePhase.DECOMMISSIONED:
             self.servers.forget(name)
         is_known = name in self.rows.members and self.reported[name][1] == state
+        if name in self.reported and self.reported[name][1].maintenance:
+            self._restarting_at[name] = self.now
         self.reported[name] = inventory.sequence, state
         if state.enable_module_command == "no":
             self.stock_servers.add(name)
@@ -86,6 +88,12 @@ class Heartbeats(ControlPlane):
     def known_server(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = to_builtins(self.reported[name][1])
         return found
+
+    def restarting_at(self, name: str) -> datetime | None:
+        """Return when the node has last said that it restarts its server."""
+        if name in self.reported and self.reported[name][1].maintenance:
+            return self.heard(name).last_seen
+        return self._restarting_at.get(name)
 
     def heard(self, name: str) -> Liveness:
         agent = self.agents[name]

@@ -65,7 +65,12 @@ class Folded:
             members={},
             heard=self.heard,
             servers=self.known_server,
+            restarting_at=self.restarting_at,
         )
+
+    def restarting_at(self, name: str) -> datetime | None:
+        """Return when the node has last said that it restarts its server."""
+        raise NotImplementedError
 
     def heard(self, name: str) -> Liveness:
         """Return when the node was last heard."""

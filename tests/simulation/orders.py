@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from rollout.messages import Action, Activation, Phase, Reason, Replication, Report, Way
+from rollout.messages import Action, Activation, Phase, Reason, Replication, Report, Way, WayBackResult
 
 
 class Deed(StrEnum):
@@ -33,7 +33,7 @@ class Script:
     after which the agent checks its server, before it changes it. `dies_at`: how long after the begin, seconds.
 
     Of a restart: the seconds of the command before it, of the time without a process, and of the load of the data; and `trouble`,
-    which counts if the phase is `failed`."""
+    which counts if the phase is `failed`; what the node shows of the way back, if it had another version; and how long the role of a master needs to move."""
 
     deed: Deed = Deed.END
     seconds: float = 5.0
@@ -47,6 +47,8 @@ class Script:
     down_seconds: float = 1.0
     load_seconds: float = 0.0
     trouble: Trouble = Trouble.PROBE
+    way_back: WayBackResult = WayBackResult.OPEN
+    switch_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +101,19 @@ Disk = dict[tuple[str, int], tuple[str, bool]]
 class Held:
     """A restart in progress, which the agent keeps on its disk. `run_id`: of the process before it. `former`: what was on the disk.
 
-    `is_stopped`: the agent has ended the process, or was about to. `is_back`: the line of the server names the former version.
+    `failover`: the replica that becomes the master first, and `failed_over`: it has. `is_stopped`: the agent has ended the process,
+    or was about to. `is_back`: the line of the server names the former version.
     """
 
     order: Order
     run_id: str
     former: Disk
     trouble: Trouble | None
+    failover: str = ""
+    failed_over: bool = False
     is_stopped: bool = False
     is_back: bool = False
+    way_back: WayBackResult | None = None
 
 
 @dataclass(slots=True)

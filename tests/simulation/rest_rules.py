@@ -33,6 +33,7 @@ class RestRules(EventRules):
 
     def at_rest(self, uid: str, state: RolloutState, fleet: Snapshot) -> None:
         """What is scheduled waits for something that comes, by a person or by a clock."""
+        self.world.rules.knows_one_way(self.world.rows.rollouts[uid], state)
         if not fleet.counts[Phase.SCHEDULED]:
             self.holds(state.phase.is_final or self._is_awaited(uid, state, fleet), "every rollout waits for something")
             return
@@ -42,6 +43,7 @@ class RestRules(EventRules):
             or fleet.needs == Needs.PENDING
             or not is_start_due(state, fleet)
             or state.wave_phase in {WavePhase.SOAKING, WavePhase.GATED}
+            or state.waits_for_promotion
             or progress_deadline(state, fleet) is not None
             or self._is_behind(uid)
             or (state.phase == RolloutPhase.ROLLING_BACK and fleet.in_progress > 0)

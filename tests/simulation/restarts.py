@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from rollout.agent.node.maintenance import LEFT_SECONDS
 from rollout.agent.restart.risks import why_not_end
-from rollout.messages import Phase, Reason
+from rollout.messages import Phase, Reason, WayBack
 from rollout.readiness import Wait
+from tests.simulation.failovers import Failovers
 from tests.simulation.orders import Deed, Disk, Entry, Held, Order, Script, Trouble
 
 if TYPE_CHECKING:
-    from tests.simulation.nodes import Nodes
+    pass
 
 #: A server that is down for so long has failed, and how often an agent looks, seconds.
 STALL_SECONDS = 120.0
@@ -22,11 +23,9 @@ BEAT_SECONDS = 10.0
 Next = Callable[[Order, Script], None]
 
 
-class Restarts:
+class Restarts(Failovers):
     """The part of an agent that restarts its server. `held` stays on its disk if the agent is killed."""
 
-    world: "Nodes"
-    name: str
     alive: bool
     run: int
     working: Order | None
@@ -34,7 +33,6 @@ class Restarts:
     disk: Disk
     is_spoiled: bool
     journal: dict[str, Entry]
-    held: Held | None
     #: What the heartbeats have seen of it, since when, and how often the server was started since.
     looked_at: Held | None = None
     left_since: datetime | None = None
@@ -54,9 +52,6 @@ class Restarts:
     def change_disk(self, order: Order) -> None:
         raise NotImplementedError
 
-    def _end(self, order: Order, phase: Phase, reason: Reason | None, message: str = "") -> None:
-        raise NotImplementedError
-
     # --- The restart
 
     def restarts(self, order: Order) -> bool:
@@ -69,7 +64,8 @@ class Restarts:
 
     def is_committed(self, order: Order) -> bool:
         """Return True if the order can only be finished."""
-        return self.held is not None and self.holds_for(order) and self.held.is_stopped
+        held = self.held
+        return held is not None and self.holds_for(order) and (held.is_stopped or bool(held.failover))
 
     def begin_restart(self, order: Order, script: Script, *, is_resumed: bool) -> None:
         if not self.holds_for(order):
@@ -81,6 +77,11 @@ class Restarts:
             self._leave(order, Reason.SERVER_UNREACHABLE)
             return
         self.changing = order
+        self.settle_failover()
+        if self.held.failover and not self.held.failed_over:
+            self.held.is_back = True
+            self._end(order, Phase.SKIPPED, Reason.FAILOVER_NOT_POSSIBLE)
+            return
         if not is_resumed:
             self.held.trouble = script.trouble if script.phase == Phase.FAILED else None
         if not self.held.is_stopped or (server.is_up and server.run_id == self.held.run_id):
@@ -110,14 +111,18 @@ class Restarts:
             return Phase.SCHEDULED, *wait
         if server.traits.restart == "none":
             return Phase.FAILED, Reason.RESTART_REQUIRED, "It is never restarted."
-        if refused := self._why_not_end(order):
+        if self.fails_over():
+            if why := self.why_not_fail_over(order):
+                return Phase.SCHEDULED, Reason.FAILOVER_NOT_POSSIBLE, why
+        elif refused := self._why_not_end(order):
             return Phase.FAILED, *refused
         return (Phase.SCHEDULED, Reason.SAVE_UNSAFE, "BGSAVE is in progress.") if server.saves else None
 
     def _must_stay(self, order: Order) -> bool:
         """Return True if the server must not be ended once more."""
         state = self.world.servers.state(self.name)
-        has_changed = order.expects is not None and state.role != order.expects.role
+        expected = "replica" if self.held and self.held.failed_over else order.expects and order.expects.role
+        has_changed = expected is not None and state.role != expected
         return has_changed or self._why_not_end(order) is not None or (state.link_status or "up") != "up"
 
     def _why_not_end(self, order: Order) -> tuple[Reason, str] | None:
@@ -138,8 +143,21 @@ class Restarts:
             self._take_back(order, script, Reason.PRE_COMMAND_FAILED)
         elif not server.is_up:
             self._take_back(order, script, Reason.SERVER_UNREACHABLE)
+        elif held.failed_over:
+            self.end_former_master(order, script)
         elif refused := self._refusal(order):  # since the first check, time has passed
             self._end(order, *refused)
+        elif self.fails_over():
+            self.begin_to_fail_over(order, script)
+        else:
+            self._end_again(order, script)
+
+    def end_former_master(self, order: Order, script: Script) -> None:
+        """It is a replica now, unless something else has happened since."""
+        assert self.held
+        if self._must_stay(order):
+            self.held.is_back = True
+            self._end(order, Phase.FAILED, Reason.RESTART_FAILED)
         else:
             self._end_again(order, script)
 
@@ -197,7 +215,16 @@ class Restarts:
         elif held.trouble is not None:
             self._take_back(order, script, Reason.PROBE_FAILED)
         else:
+            held.way_back = script.way_back
             self._end(order, Phase.SUCCEEDED, None)
+
+    def shown_way_back(self, order: Order) -> WayBack | None:
+        """Return what the node has shown, if a restart has replaced a version, not to undo something."""
+        held = self.held
+        if held is None or held.way_back is None or order.undoes is not None:
+            return None
+        former = [version for (_, version), (_, loaded) in held.former.items() if loaded and version != order.version]
+        return WayBack(result=held.way_back, former_version=former[0]) if former else None
 
     def _take_back(self, order: Order, script: Script, reason: Reason) -> None:
         """Let the server run its former version, with one more restart if it has had the first one."""
@@ -238,6 +265,7 @@ class Restarts:
 
     def end_restart(self) -> None:
         """The node is in service again."""
+        self.settle_failover()
         self.held = None
         self.world.tell_of(self.name)
 

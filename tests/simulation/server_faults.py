@@ -77,12 +77,14 @@ class ServerFaults(Heartbeats):
         self.after(seconds, self._unready, name, 0, -1)
 
     def save_data(self, name: str, seconds: float) -> None:
-        """A child process saves its data for so long. Heartbeats do not tell."""
+        """A child process saves its data for so long."""
         self.servers[name].saves += 1
+        self.tell_of(name)
         self.after(seconds, self._end_save, name)
 
     def _end_save(self, name: str) -> None:
         self.servers[name].saves -= 1
+        self.tell_of(name)
 
     def _unready(self, name: str, loads: int = 0, backups: int = 0) -> None:
         self.servers[name].loads += loads
@@ -122,6 +124,11 @@ class ServerFaults(Heartbeats):
         self._separate(name)
         self.after(self.chance.choice((2.0, 30.0, 500.0)), self._follow, name, "", chosen)
         self.changed(self.servers[name].group)
+
+    def give_role(self, name: str, chosen: str) -> None:
+        """Master and replica change places. The other replicas stay below the former master for now."""
+        self.servers.promote(chosen, self.now)
+        self.replicate(name, chosen)
 
     def _follow(self, name: str, former: str, chosen: str) -> None:
         """Copy the server that was chosen in a failover, unless the server has another master by now."""

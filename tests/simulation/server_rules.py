@@ -91,9 +91,12 @@ class ServerRules(Watch):
             self.holds(is_fine, "a master before its replicas", f"{agent.name} {each.name} {found} {target}")
 
     def _follows(self, name: str, order: "Order") -> bool:
-        """Return True if the rollout restarts the server too: a restart goes to the replicas first."""
-        rows = (row for row in self.world.rows.of(order.rollout) if row.node == name and row.finished_at is None)
-        return order.way == Way.RESTART and any(row.way == Way.RESTART for row in rows)
+        """Return True if the rollout restarts the server too: a restart goes to the replicas first. If it was aborted since the
+        release, the server keeps what it has."""
+        rows = (row for row in self.world.rows.of(order.rollout) if row.node == name and row.way == Way.RESTART)
+        return order.way == Way.RESTART and any(
+            row.finished_at is None or row.finished_at > order.released_at for row in rows
+        )
 
     def _had_left(self, server: Server, at: datetime) -> bool:
         left_at = self.world.left_at.get(server.name)

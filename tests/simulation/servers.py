@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rollout.agent.inspection.start_lines import StartLines
-from rollout.messages import Replica, Replication, ServerProblem, ServerState
+from rollout.messages import CHILD_WORKS, Replica, Replication, ServerProblem, ServerState
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -21,6 +21,7 @@ class Traits:
     `is_stock`: it refuses MODULE LOAD. `keeps`: what keeps its data on disk, `aof`, `save` or nothing. `min_replicas`: it
     accepts writes only with so many good replicas. `restart`: how its agent restarts it, or `none`; with `command`, nothing but
     its agent starts it again. `keeps_role`: its file always has its role, as under a Sentinel.
+    `failover`: how its agent makes a replica the master, or `none`.
     """
 
     is_stock: bool = False
@@ -28,6 +29,7 @@ class Traits:
     min_replicas: int = 0
     restart: str = "shutdown"
     keeps_role: bool = True
+    failover: str = "none"
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Server:
     follow a failover yet. `host` and `zone`: of its node. `is_node`: it has an agent. `claims`: other addresses that it says
     are its own. `is_away`: it cannot be reached. `is_ended`: it has no process; `process`: the number of the newest one.
     `load_seconds`: how long the next one loads its data.
+    `pauses` and `ended_pauses`: how often the writes of its clients had to wait, and how often they went on.
     `starts_below`: the server that it copies after a start. `saves`: child processes that save its data. `loads` and `backups`: how many reasons it has to be not ready. `link_told_at` and
     `member_told_at`: when its present master, and that it belongs to its shard, were reported; None if not yet.
     `linked_at`: when it began to copy its master. `said_at`: when that was last reported by its own node, if it has one. `deposed_at`: when another server took its place as the master of the
@@ -53,6 +56,8 @@ class Server:
     is_ended: bool = False
     process: int = 0
     load_seconds: float = 0.0
+    pauses: int = 0
+    ended_pauses: int = 0
     starts_below: str = ""
     saves: int = 0
     loads: int = 0
@@ -74,6 +79,10 @@ class Server:
     @property
     def run_id(self) -> str:
         return f"{self.name} {self.process}"
+
+    @property
+    def is_paused(self) -> bool:
+        return self.pauses > self.ended_pauses
 
     @property
     def is_ready(self) -> bool:
@@ -238,7 +247,9 @@ class Servers:
             enable_module_command="no" if server.traits.is_stock else "yes",
             restart=server.traits.restart,
             restart_problem="It is never restarted." if server.traits.restart == "none" else "",
+            failover=server.traits.failover,
             min_replicas_to_write=server.traits.min_replicas,
+            save_problem=f"BGSAVE{CHILD_WORKS}" if server.saves else "",
         )
 
     def info(self, name: str) -> dict[str, str]:

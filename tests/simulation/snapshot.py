@@ -1,7 +1,7 @@
 """The snapshot of a rollout from rows in memory: `rollout.queries.snapshot` reads the same from the database."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rollout.domain.node.state import NodePhase
@@ -13,13 +13,24 @@ from rollout.domain.rollout.releasable import Releasable
 from rollout.domain.rollout.snapshot import Needs, Snapshot
 from rollout.domain.rollout.state import RolloutState
 from rollout.domain.strategy import Offline
-from rollout.messages import RUNNING_PHASES, Action, Activation, Phase, Reason, Way
+from rollout.messages import CHILD_WORKS, RUNNING_PHASES, Action, Activation, Phase, Reason, Way
 from rollout.models import FleetFreeze, Liveness, Node, NodeModule, Operation, Rollout, ShardMember
 from rollout.planning.shards import ShardFacts
 from rollout.projections.counters import COUNTERS
+from rollout.queries.heavy_work import is_heavy
+from rollout.queries.operations import SILENT_SECONDS
 from rollout.queries.restoration import Restoration, restoration
-from rollout.queries.snapshot import _FAILED, _RELEASING, _earlier, _phase_counted, progress_clock_start, wave_counts
-from rollout.queries.turns import Facts, changes_server, releasable
+from rollout.queries.snapshot import (
+    _FAILED,
+    _RELEASING,
+    _earlier,
+    _phase_counted,
+    may_replace_by_restart,
+    one_way_of,
+    progress_clock_start,
+    wave_counts,
+)
+from rollout.queries.turns import Facts, changes_server, is_replaced_by_restart, releasable
 
 IN_PROGRESS = frozenset({Phase.QUEUED, *RUNNING_PHASES})
 PHASE_OF = {name: _phase_counted(name) for name in COUNTERS}
@@ -41,6 +52,7 @@ class Rows:
         members: dict[str, ShardMember],
         heard: Callable[[str], Liveness],
         servers: Callable[[str], Mapping[str, Any]],
+        restarting_at: Callable[[str], datetime | None],
     ) -> None:
         self.rollouts = rollouts
         self.operations = operations
@@ -54,6 +66,7 @@ class Rows:
         self.members = members
         self.heard = heard
         self.servers = servers
+        self.restarting_at = restarting_at
         #: Keys of the operations of each rollout, and of each module on each node.
         self.of_rollout: dict[str, list[str]] = {}
         self.of_placement: dict[tuple[str, str], list[str]] = {}
@@ -74,6 +87,12 @@ class Rows:
 
     def phase(self, row: Operation) -> str:
         return self.nodes[row.node].phase
+
+
+def is_at_work(server: Mapping[str, Any]) -> bool:
+    """Return True if the server saves, loads or synchronizes its data."""
+    works = any(server[each] for each in ("loading", "async_loading", "master_sync_in_progress"))
+    return works or server["save_problem"].endswith(CHILD_WORKS)
 
 
 class FactsInMemory(Facts):
@@ -106,6 +125,23 @@ class FactsInMemory(Facts):
     def permission(self, uid: str) -> Permission:
         row = self._rows.rollouts[uid]
         return Permission(may_interrupt=row.may_interrupt, may_discard_data=row.may_discard_data)
+
+    def at_work(self, hosts: Collection[str], nodes: Collection[str]) -> Mapping[str, str]:
+        members = [each for each in self._rows.members.values() if each.host in hosts or each.node in nodes]
+        return {each.node: each.host for each in members if is_at_work(self._rows.servers(each.node))}
+
+    def looping(self, nodes: Collection[str]) -> Mapping[str, int]:
+        return {}
+
+    def restarts_ended(self, nodes: Collection[str], since: datetime) -> Mapping[str, datetime]:
+        found: dict[str, datetime] = {}
+        for each in (*self._rows.operations.values(), *self._rows.former):
+            if each.node in nodes and each.way == Way.RESTART and each.finished_at and each.finished_at >= since:
+                found[each.node] = max(each.finished_at, found.get(each.node, each.finished_at))
+        return found
+
+    def heavy(self, now: datetime) -> Sequence[Operation]:
+        return [each for each in self._in_progress(now) if is_heavy(each)]
 
     def in_progress(self, now: datetime) -> Mapping[str, ShardMember]:
         return self.members({each.node for each in self._in_progress(now)})
@@ -142,9 +178,9 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
     keeps_health = state.strategy.kept_healthy(state.nodes) > 0
     begins_to_restore = state.phase == RolloutPhase.ROLLING_BACK and is_over and not state.restoring
     restored = restoration_of(uid, rows) if begins_to_restore else Restoration()
-    found = Releasable(state.strategy, now, state.strategy.parallel(state.nodes))
+    found, tries_way_back = Releasable(state.strategy, now, state.strategy.parallel(state.nodes)), False
     if row.scheduled and state.phase in _RELEASING:
-        found = _releasable(open_rows, all_rows, state, rows, now, failed_first=keeps_health)
+        found, tries_way_back = _releasable(open_rows, all_rows, state, rows, now, failed_first=keeps_health)
     return Snapshot(
         now=now,
         counts={PHASE_OF[name]: getattr(row, name) for name in COUNTERS},
@@ -170,11 +206,20 @@ def snapshot_of(uid: str, state: RolloutState, rows: Rows, *, now: datetime) -> 
         decommissioned=_canceled(all_rows, Reason.NODE_DECOMMISSIONED, state) if is_over else 0,
         canceled_by_person=_canceled(all_rows, Reason.MANUAL, state) if is_over else 0,
         unrestored=row.unrestored,
-        progressed_at=progress_clock_start(row, rows.freeze),
+        one_way=one_way_of(row, state),
+        tries_way_back=tries_way_back,
+        progressed_at=_progressed_at(row, all_rows, rows, now),
         wake_at=_earlier(_next_ready_at(all_rows, now) if row.retries else None, found.wake_at),
         needs=_needs(row.needs, rows) if state.wave < 0 else Needs.MET,
         frozen=rows.freeze is not None and rows.freeze.frozen,
     )
+
+
+def _progressed_at(row: Rollout, all_rows: Iterable[Operation], rows: Rows, now: datetime) -> datetime | None:
+    start = progress_clock_start(row, rows.freeze)
+    restarted = (each.node for each in all_rows if each.way == Way.RESTART and each.released_at is not None)
+    moments = [at + timedelta(seconds=SILENT_SECONDS) for each in restarted if (at := rows.restarting_at(each))]
+    return start and max([start, *(min(now, each) for each in moments)])
 
 
 def _canceled(all_rows: Iterable[Operation], reason: Reason, state: RolloutState) -> int:
@@ -194,19 +239,28 @@ def _releasable(
     now: datetime,
     *,
     failed_first: bool,
-) -> Releasable:
+) -> tuple[Releasable, bool]:
+    """Return what may be released, and True if the first node that replaces a version by a restart is at work."""
+    row, facts = rows.rollouts[state.uid], FactsInMemory(rows)
+    shows_way_back = may_replace_by_restart(row) and row.way_back is None
+    tries = shows_way_back and any(each.phase in IN_PROGRESS and each.way == Way.RESTART for each in all_rows)
     candidates = [each for each in open_rows if _may_be_released(each, rows, now)]
+    if tries:
+        loaded = facts.loaded(row.module_name, {each.node for each in candidates})
+        candidates = [each for each in candidates if not is_replaced_by_restart(each, loaded)]
     if failed_first:
         candidates.sort(key=lambda each: each.healthy)
     later = [] if state.restoring else [each for each in all_rows if each.wave > state.open_wave]
-    return releasable(
+    found = releasable(
         [candidates],
         lambda nodes: [each for each in later if each.node in nodes and _may_be_released(each, rows, now)],
-        FactsInMemory(rows),
+        facts,
         state.strategy,
         now,
         limit=state.strategy.parallel(state.nodes),
+        shows_way_back=shows_way_back,
     )
+    return found, tries
 
 
 def _open_or(nodes: Collection[str], open_rows: Sequence[Operation], all_rows: Sequence[Operation]) -> list[Operation]:

@@ -5,18 +5,22 @@ from types import SimpleNamespace
 
 import pytest
 
+from rollout.domain.errors import OneWayError
 from rollout.domain.restarts import Permission, why_not_restart
-from rollout.domain.rollout import releasable
-from rollout.domain.rollout.events import Origin
-from rollout.messages import Action, Phase, Reason, Ways
+from rollout.domain.rollout import operator_commands, releasable
+from rollout.domain.rollout.commands import Promote
+from rollout.domain.rollout.events import NodesReleased, Origin
+from rollout.messages import Action, Phase, Reason, WayBackResult, Ways
 from rollout.queries import restarts as queries
 from tests.simulation import planning, restarts, snapshot, world
 from tests.simulation.chance import settle
+from tests.simulation.failovers import Failovers
 from tests.simulation.orders import Deed, Script, Trouble
 from tests.simulation.restarts import Restarts
-from tests.simulation.servers import Traits
+from tests.simulation.rules import Broken
+from tests.simulation.servers import Server, Traits
 from tests.simulation.snapshot import FactsInMemory
-from tests.simulation.test_rules import breaks, finds
+from tests.simulation.test_rules import breaks, finds, record
 from tests.simulation.test_world import ALL, played, reasons, run, shard
 from tests.simulation.world import World
 
@@ -259,6 +263,123 @@ def test_a_server_that_nothing_starts_again_is_found():
     found = alone()
     found.end_process("n000", None)
     breaks("no server is left without a process", found.rules.at_end)
+
+
+# --- Failovers
+
+FAILS_OVER = replace(STOCK, keeps="", failover="command")
+
+
+def failing_over(*scripts, then=None):
+    """A shard of three that fails over, and a rollout of all."""
+    found = stock_shard(FAILS_OVER, scripts=played(*scripts, then=then or Script()))
+    return found, found.start(ALL, ways=Ways.AUTO)
+
+
+def roles(found):
+    return {each.name: each.master for each in found.servers}
+
+
+def test_a_master_gives_its_role_to_a_replica_first():
+    found, uid = failing_over()
+    assert run(found, uid) == "succeeded"
+    assert roles(found) == {"n000": "n001", "n001": "", "n002": "n001"}
+    assert run_ids(found) == {"n000": 1, "n001": 1, "n002": 1}
+    assert [found.agents[name].loaded("greet") for name in sorted(found.agents)] == [1, 1, 1]
+
+
+def test_a_role_that_does_not_move_in_time():
+    found, uid = failing_over(Script(), Script(), then=Script(switch_seconds=60.0))
+    assert run(found, uid) == "succeeded"
+    assert reasons(found, uid)["n000"] == Reason.FAILOVER_NOT_POSSIBLE
+    assert (roles(found)["n000"], run_ids(found)["n000"]) == ("", 0)
+    assert not found.servers["n000"].is_paused
+
+
+@pytest.mark.parametrize("dies_at", [2.0, 3.0, 3.3, 4.0, 7.0])
+def test_an_agent_that_dies_while_the_role_moves(dies_at):
+    dies = Script(deed=Deed.DIE, seconds=20.0, dies_at=dies_at)
+    found, uid = failing_over(Script(), Script(), dies)
+    run(found, uid)
+    settle(found)
+    assert len([name for name, master in roles(found).items() if not master]) == 1
+    found.rules.at_end()
+
+
+def test_a_role_that_moves_while_clients_write_is_found(monkeypatch):
+    monkeypatch.setattr(Server, "is_paused", False)
+    found, uid = failing_over()
+    breaks("writes wait while the role moves", run, found, uid)
+
+
+def test_a_new_master_without_the_version_is_found(monkeypatch):
+    monkeypatch.setattr(Failovers, "_candidates", lambda self, _: self._replicas())
+    found, _ = failing_over(Script(), Script(), Script(before_seconds=100))
+    found.run(50)
+    for name in ("n001", "n002"):
+        found.agents[name].spoil("greet", 1)
+    breaks("the new master has the new version", found.run, 200)
+
+
+def test_a_pause_that_nothing_ends_is_found(monkeypatch):
+    monkeypatch.setattr(Failovers, "_end_pause", lambda *_: None)
+    found, uid = failing_over()
+    run(found, uid)
+    breaks("no write is left waiting", found.rules.nothing_is_left)
+
+
+# --- One-way changes
+
+
+def replacing(way_back=WayBackResult.OPEN, nodes=3):
+    """Servers that have version 1, each alone, and a rollout of version 2 that has replaced none yet."""
+    found = World(nodes=0, scripts=played(then=Script(way_back=way_back)))
+    for number in range(nodes):
+        found.join(f"n{number:03}", {("greet", 1): ("c1", True)}, traits=STOCK)
+    found.run(20)
+    return found, found.start(ALL, version=2, ways=Ways.AUTO, may_interrupt=True)
+
+
+def versions(found):
+    return [found.agents[name].loaded("greet") for name in sorted(found.agents)]
+
+
+@pytest.mark.parametrize("way_back", [WayBackResult.CLOSED, WayBackResult.UNKNOWN])
+def test_a_rollout_stops_after_the_first_node_that_cannot_go_back(way_back):
+    found, uid = replacing(way_back)
+    found.run(3600)
+    assert (versions(found), found.rollouts[uid].phase) == ([2, 1, 1], "running")
+    with pytest.raises(OneWayError):
+        found.roll_back(uid)
+    found.obey(uid, Promote(rollout=uid))
+    assert run(found, uid) == "succeeded"
+    assert versions(found) == [2, 2, 2]
+
+
+def test_a_release_while_a_one_way_change_waits_is_found():
+    found, uid = replacing(WayBackResult.CLOSED)
+    found.run(3600)
+    released = NodesReleased(rollout=uid, nodes=("n001",))
+    breaks("nothing while a one-way change waits", record, found, uid, released)
+
+
+def test_a_rollback_of_a_one_way_change_is_found(monkeypatch):
+    monkeypatch.setattr(operator_commands, "refuse_if_one_way", lambda _: None)
+    found, uid = replacing(WayBackResult.CLOSED)
+    found.run(3600)
+    breaks("no rollback of a one-way change", found.roll_back, uid)
+
+
+def test_two_first_nodes_are_found(monkeypatch):
+    monkeypatch.setattr(snapshot, "may_replace_by_restart", lambda _: False)
+    with pytest.raises(Broken, match="the first version is replaced alone"):
+        replacing()
+
+
+def test_a_one_way_change_that_is_overlooked_is_found(monkeypatch):
+    monkeypatch.setattr(snapshot, "one_way_of", lambda *_: None)
+    found, _ = replacing(WayBackResult.CLOSED)
+    breaks("a closed way back is known", found.run, 100)
 
 
 def test_a_removal_restarts_nothing():

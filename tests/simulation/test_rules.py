@@ -225,8 +225,8 @@ def test_a_change_by_an_old_heartbeat_is_found(monkeypatch):
 
 
 def test_a_wait_without_end_is_found(monkeypatch):
-    def patient(strategy, now, limit):
-        return releasable.Releasable(replace(strategy, ready_deadline_seconds=1e6), now, limit)
+    def patient(strategy, now, limit, **more):
+        return releasable.Releasable(replace(strategy, ready_deadline_seconds=1e6), now, limit, **more)
 
     monkeypatch.setattr(turns, "Releasable", patient)
     world = World(nodes=1)

@@ -158,6 +158,7 @@ class World(Nodes):
         self.obey(uid, Resume(rollout=uid, bad=tuple(each.bad for each in fleet.waves)))
 
     def roll_back(self, uid: str) -> str:
+        self.advance(uid)
         state = self.rollouts[uid]
         self.obey(uid, RollBackAll(rollout=uid))
         if state.phase not in ROLLED_BACK_BY_A_NEW_ROLLOUT:
