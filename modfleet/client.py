@@ -50,6 +50,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "node_not_found": "`modfleet nodes` lists all nodes.",
     "node_not_signed": "`modfleet nodes add NODE` creates a token to join with.",
     "not_gated": "`modfleet rollout status UID` shows what the rollout waits for.",
+    "one_way": "`modfleet rollout why UID` shows what the node has shown; docs/howto/restarts.md has the way back.",
     "permission_denied": "Ask an admin for the permission, or sign in as another user with `modfleet login`.",
     "plan_changed": "Run `modfleet rollout plan` again.",
     "rollout_final": "`modfleet rollout status UID` shows the details.",

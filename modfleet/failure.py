@@ -26,7 +26,7 @@ EXIT_CODES = """Exit codes:
 0: Done. A watched rollout succeeded, or rolled another one back.
 1: Refused. A watched rollout did not succeed, or skipped all nodes and none has what it asks for.
 2: The command, a file, a setting or the credentials are wrong.
-3: The watched rollout waits for a person: it is paused, waits at a gate, or needs approval.
+3: The watched rollout waits for a person: it is paused, waits at a gate, needs approval, or has no way back.
 4: The control plane cannot be reached.
 5: --timeout passed before the rollout ended.
 130: Ctrl-C."""

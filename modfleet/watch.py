@@ -195,7 +195,8 @@ def why_lines(answer: Document) -> list[str]:
         f"waits for: {each['text']}{' until ' + each['until'] if each['until'] else ''}" for each in answer["waits_for"]
     ]
     lines = [answer["summary"], f"rule {answer['rule']['id']}: {answer['rule']['text']}", *waits]
-    # The previous version of the control plane does not send the failures.
+    # The previous version of the control plane does not send the next two.
+    lines += [each["text"] for each in answer.get("masters", [])]
     for each in answer.get("failures", []):
         lines += ["", each["text"], *(f"  {each['node']}: {line}" for line in each["server_log"])]
     return lines
@@ -235,7 +236,8 @@ def exit_code(rollout: Document) -> ExitCode | None:
     if rollout["phase"] in FINAL:
         is_rollback = rollout["phase"] == "rolled_back" and rollout["rollback_of"]
         return ExitCode.SUCCEEDED if rollout["phase"] == "succeeded" or is_rollback else ExitCode.FAILED
-    if rollout["phase"] in {"paused", "pending_approval"} or gated_wave(rollout) is not None:
+    waits = gated_wave(rollout) is not None or waits_as_one_way(rollout)
+    if rollout["phase"] in {"paused", "pending_approval"} or waits:
         return ExitCode.WAITS_FOR_PERSON
     return None
 
@@ -253,6 +255,12 @@ def gated_wave(rollout: Document) -> int | None:
     return next((each["wave"] for each in rollout["waves"] if each["phase"] == "gated"), None)
 
 
+def waits_as_one_way(rollout: Document) -> bool:
+    """Return True if a person has to accept that there is no rollback."""
+    one_way = rollout.get("one_way")
+    return rollout["phase"] == "running" and bool(one_way) and not one_way["promoted"]
+
+
 def next_step(rollout: Document) -> str:
     """Return what a person can do next; empty if there is nothing."""
     uid, phase = rollout["uid"], rollout["phase"]
@@ -268,6 +276,8 @@ def next_step(rollout: Document) -> str:
         case "succeeded" if skipped := rollout["progress"]["skipped"]:
             who = "1 node was" if skipped == 1 else f"{skipped} nodes were"
             return f"{verb.format('why')} shows why {who} skipped."
+        case "succeeded" if follower := rollout.get("failed_back_by"):
+            return f"Its former masters become the masters again: `modfleet rollout watch {follower}` follows that."
         case "succeeded" | "superseded":
             return ""
         case "rolled_back" if rollout["rollback_of"]:
@@ -276,6 +286,11 @@ def next_step(rollout: Document) -> str:
             return f"{verb.format('why')} shows the reason."
         case "failed" | "completed_with_failures" | "rollback_failed":
             return f"{verb.format('why')} shows the reason; {verb.format('retry')} tries the failed nodes again."
+    if waits_as_one_way(rollout):
+        return (
+            f"The rollout waits after {rollout['one_way']['node']}, because there is no rollback: {verb.format('why')} shows the "
+            f"reason, {verb.format('promote')} goes on, and {verb.format('abort')} ends it."
+        )
     if (wave := gated_wave(rollout)) is not None:
         return f"The rollout waits at the gate after wave {wave}: {verb.format('promote')} opens the gate."
     return ""

@@ -47,9 +47,13 @@ class Conditions:
 
     phase: RolloutPhase
     is_gated: bool
+    #: It waits until a person accepts that there is no rollback; and: there is none.
+    waits_as_one_way: bool
+    is_one_way: bool
     failed: int
     changed: int
     is_rollback: bool
+    is_failback: bool
     #: The rollout waits for approval, but this person may not approve it.
     is_own: bool
 
@@ -75,9 +79,9 @@ REJECT = Button(
 PROMOTE = Button(
     name="promote",
     label="Promote",
-    ask="Start the next wave?",
-    then="The gate opens and the next wave starts.",
-    done="Promoted. The next wave starts.",
+    ask="Promote this rollout?",
+    then="The rollout goes on: at a gate with the next wave. After a one-way change, it cannot be rolled back.",
+    done="Promoted. The rollout goes on.",
     style=Style.PRIMARY,
 )
 RESUME = Button(
@@ -162,11 +166,12 @@ def _is_offered(button: Button, conditions: Conditions) -> bool:
         case "approve":
             return is_allowed and not conditions.is_own
         case "promote":
-            return is_allowed and conditions.is_gated
+            return is_allowed and (conditions.is_gated or conditions.waits_as_one_way)
         case "retry":
-            return conditions.failed > 0 and (is_allowed or conditions.phase in _ENDED)
+            return conditions.failed > 0 and (is_allowed or (conditions.phase in _ENDED and not conditions.is_failback))
         case "rollback":
-            can_restore = conditions.changed > 0 and not conditions.is_rollback
+            has_no_way_back = conditions.is_rollback or conditions.is_failback or conditions.is_one_way
+            can_restore = conditions.changed > 0 and not has_no_way_back
             return can_restore and (is_allowed or conditions.phase in _ENDED)
         case _:
             return is_allowed
@@ -177,9 +182,12 @@ def conditions_of(row: Rollout, *, by: int) -> Conditions:
     return Conditions(
         phase=RolloutPhase(row.phase),
         is_gated=any(each["phase"] == WavePhase.GATED for each in row.waves),
+        waits_as_one_way=bool(row.one_way and not row.one_way["promoted"]),
+        is_one_way=row.one_way is not None,
         failed=row.failed + row.timed_out,
         changed=row.succeeded + row.failed + row.timed_out + row.queued + row.running,
         is_rollback=bool(row.rollback_of),
+        is_failback=bool(row.failback_of),
         is_own=row.phase == RolloutPhase.PENDING_APPROVAL and not is_another_person(row, by),
     )
 

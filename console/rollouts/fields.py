@@ -267,7 +267,14 @@ MORE = (
     Field(
         name="may_discard_data",
         label="Restart servers even if their data may be lost",
-        help="Without this, a server whose data is neither on disk nor on a replica is skipped if it needs a restart.",
+        help="Without this, a server whose data is neither on disk nor on a replica is skipped if it needs a restart. "
+        "With it, a node goes back from a one-way change with the data from before.",
+        kind=Kind.FLAG,
+    ),
+    Field(
+        name="failback",
+        label="Fail back afterwards",
+        help="After a success, a new rollout makes each master that gave its role away the master again.",
         kind=Kind.FLAG,
     ),
     Field(
@@ -307,4 +314,11 @@ def _texts(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, list
                 yield here, [str(inner)]
 
 
-_DEFAULTS = defaults() | {"supersede": [], "even_if_used": [], "may_interrupt": [], "may_discard_data": [], "adopt": []}
+_DEFAULTS = defaults() | {
+    "supersede": [],
+    "even_if_used": [],
+    "may_interrupt": [],
+    "may_discard_data": [],
+    "failback": [],
+    "adopt": [],
+}

@@ -11,6 +11,8 @@ from rollout.domain.rollout.events import (
     AbortRequested,
     NodesReleased,
     NodesRetried,
+    OneWayFound,
+    OneWayPromoted,
     RollbackRequested,
     RolloutApproved,
     RolloutFinished,
@@ -74,7 +76,7 @@ def _is_requested(event: Any) -> bool:
             | OperationCancelRequested()
         ):
             return True
-        case WavePassed():
+        case WavePassed() | OneWayPromoted():
             return True
         case OperationFinished():
             return event.phase == Phase.CANCELED
@@ -94,7 +96,7 @@ def _tone(event: Any) -> str:
             return "good" if event.phase in {"succeeded", "rolled_back"} else "bad"
         case WavePassed():
             return "good"
-        case WaveGated() | WaveSoaking() | RolloutPaused():
+        case WaveGated() | OneWayFound() | WaveSoaking() | RolloutPaused():
             return "wait"
         case _ if _is_requested(event):
             return "person"

@@ -57,5 +57,11 @@ def restarted(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @register.filter
+def fails_over(restarted: list[dict[str, Any]]) -> bool:
+    """Return True if one of the nodes gives its role as the master away."""
+    return any(each["restart"]["failover"] for each in restarted)
+
+
+@register.filter
 def artifact(key: str) -> str:
     return key.replace("/", " ")

@@ -53,7 +53,15 @@ def rollout_request(
     may_discard_data: Annotated[
         bool,
         typer.Option(
-            "--may-discard-data", help="Restart a server even if its data is neither on disk nor on a replica."
+            "--may-discard-data",
+            help="Restart a server even if its data is neither on disk nor on a replica; go back from a one-way change with the data from before.",
+        ),
+    ] = False,
+    failback: Annotated[
+        bool,
+        typer.Option(
+            "--failback",
+            help="After a success, make each master that gave its role away the master again, in a new rollout.",
         ),
     ] = False,
     node: Annotated[list[str] | None, _nodes("Only this node. Repeatable.", autocompletion=node_names)] = None,
@@ -204,6 +212,7 @@ def rollout_request(
         **({"even_if_used": True} if even_if_used else {}),
         **({"may_interrupt": True} if may_interrupt else {}),
         **({"may_discard_data": True} if may_discard_data else {}),
+        **({"failback": True} if failback else {}),
         **{field: value for field, value in optional.items() if value},
     }
 

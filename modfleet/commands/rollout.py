@@ -113,8 +113,11 @@ def status(uid: RolloutUid, session: Session) -> None:
         return
     failures, causes = failed_nodes(session.api, rollout), failure_causes(session.api, rollout)
     is_over = rollout["phase"] in FINAL
-    why = {} if is_over else session.api.get(path_to(ROLLOUTS, uid, "why"))
-    waits, notes = waits_in_a_line(why) if why else "", tuple(why.get("notes", ()))
+    may_restart = rollout["activation"] in {"auto", "restart"}
+    why = session.api.get(path_to(ROLLOUTS, uid, "why")) if may_restart or not is_over else {}
+    waits = "" if is_over else waits_in_a_line(why)
+    # The previous version of the control plane does not send the masters.
+    notes = (*why.get("notes", ()), *(each["text"] for each in why.get("masters", ())))
     shown = Snapshot(rollout=rollout, failures=failures, causes=causes, waits=waits, notes=notes)
     session.say(static_picture(shown, session.console))
 
@@ -142,7 +145,7 @@ def _in_a_table(found: list[Document]) -> RenderableType:
         (
             (
                 each["uid"],
-                "roll back" if each["rollback_of"] else each["action"],
+                "roll back" if each["rollback_of"] else "fail back" if each.get("failback_of") else each["action"],
                 each["module_name"],
                 each["version"],
                 each["phase"],
@@ -206,7 +209,7 @@ def promote(
         ),
     ] = None,
 ) -> None:
-    """Open the gate after a wave, so that the next wave starts."""
+    """Open the gate after a wave, so that the next wave starts; or accept that a one-way change cannot be rolled back."""
     _send_verb(session, uid, "promote", {} if wave is None else {"wave": wave})
 
 
@@ -236,6 +239,14 @@ def rollback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
     """Roll back a rollout: restore what each node had before. If it has ended, a new rollout does this."""
     session.confirm(f"Roll back rollout {uid}?", yes=yes)
     _send_verb(session, uid, "rollback")
+
+
+@app.command()
+@builds(session=open_session)
+def failback(uid: RolloutUid, session: Session, yes: Yes = False) -> None:
+    """Make each master that has failed over in a finished rollout the master again. A new rollout does this."""
+    session.confirm(f"Fail back after rollout {uid}?", yes=yes)
+    _send_verb(session, uid, "failback")
 
 
 @app.command()
@@ -352,6 +363,10 @@ def _plan_in_words(plan: Document) -> RenderableType:
             for node, restart in words
         )
         parts += ["", table(("RESTARTED", "FAILOVER BEFORE", "AWAY", "FULL SYNC AFTER"), away)]
+        if any(each["restart"]["failover"] for each in restarts):
+            parts += ["", Text(_failback_in_words(plan))]
+    if irreversible := plan.get("irreversible"):
+        parts += ["", Text("No rollback undoes this:"), *(Text(printable(f"  {each}")) for each in irreversible)]
     if plan["skipped"]:
         rows = ((each["node"], each["reason"], each["message"]) for each in plan["skipped"])
         parts += ["", table(("SKIPPED NODE", "REASON", "MESSAGE"), rows)]
@@ -370,6 +385,12 @@ def _plan_in_words(plan: Document) -> RenderableType:
         needed = ((each["module_name"], each["version"], _some(each["nodes"])) for each in plan["dependencies"])
         parts += ["", table(("NEEDED MODULE", "VERSION", "INSTALL ON"), needed)]
     return Group(*parts)
+
+
+def _failback_in_words(plan: Document) -> str:
+    if plan.get("failback"):
+        return "After a success, a new rollout makes each master that has failed over the master again."
+    return "A master that has failed over stays a replica. With --failback, it becomes the master again."
 
 
 def _shards_in_trees(shards: list[Document], count: int) -> list[RenderableType]:

@@ -17,7 +17,17 @@ from eventstore import in_words
 from modfleet.client import Document
 from modfleet.commands.session import Session, in_a_line, printable, table
 from modfleet.failure import ExitCode
-from modfleet.watch import FINAL, Snapshot, attempt_in_words, exit_code, failed_attempts, next_step, not_done, snapshots
+from modfleet.watch import (
+    FINAL,
+    Snapshot,
+    attempt_in_words,
+    exit_code,
+    failed_attempts,
+    next_step,
+    not_done,
+    snapshots,
+    waits_as_one_way,
+)
 
 #: What fits on a screen.
 WAVES_SHOWN, FAILURES_SHOWN = 12, 10
@@ -126,6 +136,8 @@ class Lines(Documents):
             self._last.pop("waits", None)
         if rollout["phase"] in FINAL:
             self._say("end", None, ending(rollout))
+            if words := without_rollback(rollout):
+                self._say("no rollback", None, words)
 
     def _say(self, subject: object, state: object, line: str) -> None:
         if subject not in self._last or self._last[subject] != state:
@@ -269,17 +281,27 @@ def timeline(rollout: Document) -> list[str]:
 
 
 def related_rollouts(rollout: Document) -> list[str]:
-    """Return the rollouts of its retries and rollback, and the nodes that its rollback left unchanged."""
-    # The previous version of the control plane does not send the last three.
+    """Return the rollouts of its retries and rollback, the nodes that its rollback left unchanged, and that there is no rollback."""
+    # The previous version of the control plane does not send all of them.
     named = {
         "retry of": [rollout["retry_of"]],
         "rollback of": [rollout["rollback_of"]],
         "retried by": rollout.get("retried_by", []),
+        "failback of": [rollout.get("failback_of")],
         "rolled back by": [rollout.get("rolled_back_by")],
+        "failed back by": [rollout.get("failed_back_by")],
     }
     lines = [f"{words} rollout {', '.join(uids)}" for words, uids in named.items() if all(uids) and uids]
     left = rollout.get("left_alone", {}).get("text")
-    return [*lines, left] if left else lines
+    return list(filter(None, (*lines, left, without_rollback(rollout))))
+
+
+def without_rollback(rollout: Document) -> str:
+    """Return that there is no rollback, unless the rollout waits because of that: the wait says it. Empty if there is one."""
+    # The previous version of the control plane does not send this.
+    if not rollout.get("one_way") or waits_as_one_way(rollout):
+        return ""
+    return f"there is no rollback: `modfleet rollout why {rollout['uid']}` shows the reason"
 
 
 def failures_table(found: list[tuple[Document, Document]]) -> Table:

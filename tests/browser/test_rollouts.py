@@ -162,9 +162,9 @@ def test_it_works_without_scripts(gated, open_as):
     page.goto(page_of(gated))
     expect(phase(page)).to_have_text("Running")
     page.get_by_role("link", name="Promote").click()
-    expect(page.get_by_role("heading", name="Start the next wave?", level=2)).to_be_visible()
+    expect(page.get_by_role("heading", name="Promote this rollout?", level=2)).to_be_visible()
     page.get_by_role("button", name="Yes, promote").click()
-    expect(page.get_by_text("Promoted. The next wave starts.")).to_be_visible()
+    expect(page.get_by_text("Promoted. The rollout goes on.")).to_be_visible()
 
 
 def test_a_rollout_is_started_without_scripts(fleet, uploaded, open_as):

@@ -16,6 +16,7 @@ from rollout.services.freeze import freeze_fleet
 from rollout.services.rollouts import pause_rollout, retry_rollout
 from tests.integration.admin.conftest import heartbeat, text
 from tests.integration.console.conftest import shown_text
+from tests.integration.rollout import test_failbacks as failbacks
 from tests.recorded_fleet import join, say, start, upload
 from ui.cells import page_url
 
@@ -55,6 +56,29 @@ def test_the_strategy_is_shown_in_words(fleet, admin):
         "waves none",
     ):
         assert each in page
+
+
+def test_where_the_masters_were_and_are(admin):
+    uid = failbacks.upgraded()
+    back = failbacks.follower(uid)
+    page = shown_text(admin.get(page_url("rollout_rollout", uid)))
+    assert "n1: the master was a:1 and is a:2. Writes waited for 0.2 s." in page
+    assert f"Failback {back.uid[:8]}" in page
+    page = admin.get(page_url("rollout_rollout", back.uid))
+    assert "Fail back after install greet 1" in shown_text(page)
+    assert [each.name for each in page.context["live"].buttons] == ["pause", "abort"]
+
+
+def test_the_plan_says_if_a_master_becomes_the_master_again(admin, start_form):
+    upload()
+    join(*failbacks.NAMES)
+    failbacks.roles_are("n1", has_module=False)
+    for fields, words in (
+        ({}, "A master that has failed over stays a replica."),
+        ({"failback": "on"}, "a new rollout makes each master that has failed over the master again"),
+    ):
+        asked = {**start_form, "artifact": "greet/1", "activation": "restart", **fields}
+        assert words in shown_text(admin.post(START, asked))
 
 
 def test_a_viewer_is_refused_every_verb(fleet, viewer):

@@ -59,6 +59,11 @@ def test_skipped_nodes_are_no_failure_but_are_named():
     )
 
 
+def test_a_failback_that_follows_is_named():
+    done = rollout("succeeded") | {"failed_back_by": "u2"}
+    assert (exit_code(done), "`modfleet rollout watch u2`" in next_step(done)) == (ExitCode.SUCCEEDED, True)
+
+
 def test_every_phase_of_a_rollout_is_known():
     from modfleet.watch import FINAL
     from rollout.domain.rollout.events import FINAL_ROLLOUT_PHASES
