@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from redis.sentinel import Sentinel as SentinelClient
 from tests.fleet import FINAL, PAUSE, ROLLOUTS, Fleet, remove_folder, running_fleet, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.ports import free_port
-from tests.shards import ADDRESS, Machine, Shard, machines, module, sentinel, upload
+from tests.shards import ADDRESS, Machine, Shard, machines, module, online, run, sentinel, upload
 from tests.waiting import wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
@@ -34,6 +34,8 @@ SETTINGS = {
 KEYS = 1000
 #: Each key takes so many microseconds to load in the version SLOW.
 SLOW, SLEEP = 3, 10_000
+#: Versions before cannot read what this one writes.
+ONE_WAY = 2000
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,7 @@ def control(tmp_path_factory) -> Iterator[Fleet]:
         for version in (1, 2):
             upload(fleet, module(folder, "keeps", version, "keeps.set"))
         upload(fleet, module(folder, "keeps", SLOW, "keeps.set", SLEEP=str(SLEEP)))
+        upload(fleet, module(folder, "keeps", ONE_WAY, "keeps.set"))
         yield fleet
 
 
@@ -226,6 +229,169 @@ def test_a_shard_without_persistence(control, binary):
                 assert (each.master_port(), kept(each)) == (new.port, KEYS)
 
 
+def versions(shard: Shard) -> list[int]:
+    return [dict(each.loaded())["keeps"] for each in shard.machines]
+
+
+def priority(node: Machine) -> str:
+    return str(node.call("CONFIG", "GET", "replica-priority")[1])
+
+
+@both
+def test_an_upgraded_replica_does_not_become_the_master(control, binary):
+    """Not while the other replica has the former version; but there is always one that can."""
+    with trio(control, f"withheld-{binary.name}", binary, MODFLEET_FAILOVER="command") as shard:
+        a, b, c = shard.machines
+        shard.carry_out("install", "keeps", 1)
+        keep(a)
+        uid = shard.start("install", "keeps", 2, strategy={"settle_seconds": 3.0})
+        seen = set()
+
+        def has_ended() -> bool:
+            with suppress(redis.RedisError):
+                seen.add((tuple(versions(shard)), priority(b), priority(c)))
+            return control.rollout(uid)["phase"] in FINAL
+
+        wait_for(has_ended, pause=PAUSE, state=lambda: control.state(uid))
+        assert control.rollout(uid)["phase"] == "succeeded", control.state(uid)
+        assert ((1, 2, 1), "0", "100") in seen
+        assert not [each for each in seen if each[1:] == ("0", "0")]
+        wait_for(lambda: [priority(each) for each in (a, b, c)] == ["100"] * 3, pause=PAUSE)
+        files = [each.folder / "journal/.withheld.json" for each in shard.machines]
+        wait_for(lambda: not any(each.exists() for each in files), pause=PAUSE)
+        assert not [each for each in shard.machines if "replica-priority 0" in each.file.read_text()]
+
+
+def sync_all(master: Machine, *replicas: Machine) -> None:
+    """Let each replica get all data of its master anew."""
+    before = master.info("stats")["sync_full"]
+    master.call("DEBUG", "CHANGE-REPL-ID")
+    master.call("CLIENT", "KILL", "TYPE", "replica")
+    wait_for(lambda: master.info("stats")["sync_full"] == before + len(replicas))
+    wait_for(lambda: all(each.is_in_step(master) for each in replicas))
+
+
+def waits_as_one_way(control: Fleet, uid: str) -> bool:
+    found = control.rollout(uid)["one_way"]
+    return found is not None and not found["promoted"]
+
+
+@both
+def test_a_new_encoding_is_one_way(control, binary):
+    """The rollout stops after one replica, until a person promotes it. Meanwhile the shard survives full synchronizations, and
+    the replica does not become the master."""
+    with trio(control, f"one-way-{binary.name}", binary, MODFLEET_FAILOVER="command") as shard:
+        a, b, c = shard.machines
+        shard.carry_out("install", "keeps", 1)
+        keep(a)
+        run_ids = [each.run_id for each in (a, c)]
+        uid = shard.start("install", "keeps", ONE_WAY)
+        wait_for(lambda: waits_as_one_way(control, uid), pause=PAUSE, state=lambda: control.state(uid))
+        found = control.rollout(uid)["one_way"]
+        assert (found["node"], found["result"], found["former_version"]) == (b.name, "closed", 1), found
+        assert (versions(shard), [each.run_id for each in (a, c)]) == ([1, ONE_WAY, 1], run_ids)
+        assert [priority(each) for each in (b, c)] == ["0", "100"]
+        refused = control.post(f"{ROLLOUTS}/{uid}/rollback", status=409)
+        assert refused["error_code"] == "one_way"
+
+        c.leave()  # so that its agent counts the next full synchronization as the first
+        c.join(control)
+        wait_for(lambda: c.name in online(control), pause=PAUSE)
+        sync_all(a, b, c)
+        assert [kept(each) for each in (a, b, c)] == [KEYS] * 3
+        assert control.rollout(uid)["phase"] == "running"
+
+        control.post(f"{ROLLOUTS}/{uid}/promote", {})
+        wait_for(lambda: control.rollout(uid)["phase"] in FINAL, pause=PAUSE, state=lambda: control.state(uid))
+        assert (control.rollout(uid)["phase"], versions(shard)) == ("succeeded", [ONE_WAY] * 3), control.state(uid)
+        assert "there is no rollback" in run(control, "rollout", "status", uid)
+        assert "there is no rollback" in run(control, "rollout", "watch", uid)
+        (new,) = [each for each in shard.machines if each.master_port() == 0]
+        wait_for(lambda: [kept(each) for each in shard.machines] == [KEYS] * 3)
+        wait_for(lambda: [priority(each) for each in shard.machines] == ["100"] * 3, pause=PAUSE)
+        assert new in (b, c)
+
+
+@both
+def test_the_way_back_of_a_one_way_canary(control, binary):
+    """After an abort, the one node that has the new version gets the former one again, with the data of its master."""
+    with trio(control, f"canary-{binary.name}", binary, MODFLEET_FAILOVER="command") as shard:
+        a, b, c = shard.machines
+        shard.carry_out("install", "keeps", 1)
+        keep(a)
+        uid = shard.start("install", "keeps", ONE_WAY)
+        wait_for(lambda: waits_as_one_way(control, uid), pause=PAUSE, state=lambda: control.state(uid))
+        control.post(f"{ROLLOUTS}/{uid}/abort")
+        wait_for(lambda: control.rollout(uid)["phase"] in FINAL, pause=PAUSE, state=lambda: control.state(uid))
+        b.call("SAVE")  # the new version writes what the former one cannot read
+        done = carry_out(control, b, "install", 1, may_discard_data=True)
+        assert (done["phase"], versions(shard)) == ("succeeded", [1, 1, 1]), done
+        wait_for(lambda: b.is_in_step(a))
+        assert [kept(each) for each in (a, b, c)] == [KEYS] * 3
+        wait_for(lambda: priority(b) == "100", pause=PAUSE)
+
+
+class Anywhere:
+    """A client that asks one server after the other until one accepts its command."""
+
+    def __init__(self, nodes: Sequence[Machine]) -> None:
+        self._clients = [
+            redis.Redis(port=each.port, socket_timeout=60, retry=Retry(NoBackoff(), 0), protocol=2) for each in nodes
+        ]
+
+    def execute_command(self, *words: Any) -> Any:
+        try:
+            return self._clients[0].execute_command(*words)
+        except redis.RedisError:
+            self._clients.append(self._clients.pop(0))
+            raise
+
+    def close(self) -> None:
+        for each in self._clients:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "binary",
+    [pytest.param(VALKEY, id="valkey", marks=pytest.mark.full), pytest.param(REDIS, id="redis")],
+)
+def test_the_former_master_is_the_master_again(control, binary):
+    """In a rollout of its own, without another restart, and no acknowledged write is lost."""
+    with trio(control, f"back-{binary.name}", binary, save="3600 1", MODFLEET_FAILOVER="command") as shard:
+        a, *_ = shard.machines
+        shard.carry_out("install", "keeps", 1)
+        client = Anywhere(shard.machines)
+        with Writer(client) as writer:
+            uid = shard.carry_out("install", "keeps", 2, failback=True)
+            run_ids = [each.run_id for each in shard.machines]
+            back = control.rollout(uid)["failed_back_by"]
+            wait_for(lambda: control.rollout(back)["phase"] in FINAL, pause=PAUSE, state=lambda: control.state(back))
+            writer.wait_for_more()
+        (done,) = control.get(f"{ROLLOUTS}/{back}/nodes")["results"]
+        assert (done["phase"], done["fails_back_to"]) == ("succeeded", a.name), done
+        failover = done["restart"]["failover"]
+        assert (failover["new"], done["restart"]["downtime_seconds"]) == (a.address, None)
+        assert f"The master was {failover['former']} and is {a.address}" in done["message"]
+        shown = " ".join(run(control, "rollout", "status", uid).split())
+        assert f"{a.name}: the master was {a.address} and is {failover['former']}." in shown
+        assert f"failed back by rollout {back}" in shown
+        wait_for(lambda: all(each.is_in_step(a) for each in shard.machines))
+        assert [each.run_id for each in shard.machines] == run_ids
+        with redis.Redis(port=a.port) as final:
+            assert writer.lost(final) == []
+        client.close()
+        states = {
+            each["state"]
+            for name in shard.names
+            for each in control.get(f"/v2/nodes/{name}")["modules"]
+            if each["version"] == 2
+        }
+        assert states == {"in_sync"}
+        for each in shard.machines:  # each starts as what it is now
+            each.restart()
+        wait_for(lambda: all(each.is_in_step(a) for each in shard.machines))
+
+
 @pytest.mark.parametrize(
     ("binary", "turn", "victim"),
     [
@@ -262,14 +428,17 @@ def test_a_process_is_killed_while_a_server_is_restarted(control, binary, turn, 
             case _:
                 control.up.kill("worker")
 
+        uids = [uid]
+
         def goes_on() -> bool:
-            phase = control.rollout(uid)["phase"]
-            if phase == "paused":
-                control.post(f"{ROLLOUTS}/{uid}/retry", status=202)
+            phase = control.rollout(uids[-1])["phase"]
+            if phase in {"paused", "completed_with_failures"}:
+                uids.append(control.post(f"{ROLLOUTS}/{uids[-1]}/retry", status=202)["uid"])
+                return False
             return phase in FINAL
 
-        wait_for(goes_on, pause=PAUSE, state=lambda: control.state(uid))
-        assert control.rollout(uid)["phase"] == "succeeded", control.state(uid)
+        wait_for(goes_on, pause=PAUSE, state=lambda: control.state(uids[-1]))
+        assert control.rollout(uids[-1])["phase"] == "succeeded", control.state(uids[-1])
         (new,) = [each for each in (b, c) if each.master_port() == 0]
         wait_for(lambda: all(each.is_in_step(new) for each in (a, b, c)))
         assert [each.loaded() for each in (a, b, c)] == [[("keeps", 2)]] * 3
