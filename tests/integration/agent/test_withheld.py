@@ -12,6 +12,7 @@ from rollout.agent.restart.kept_data import KeptData
 from rollout.agent.restart.withheld import NO_FAILOVER, Hold, Withheld
 from rollout.messages import Phase, Reason, Way
 from rollout.signing import ControlSecret, Purpose, envelope_from, read
+from tests.integration.agent.test_failover import in_turn
 from tests.integration.agent.test_restart import Supervised, both, in_step, kept, node, other
 from tests.integration.agent.test_restart_faults import RESTART, run_and_die_at
 from tests.ports import free_port
@@ -319,8 +320,7 @@ PLACES = [
 ]
 
 
-@both
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("binary", "place"), in_turn(*((each,) for each in PLACES)))
 def test_the_agent_is_killed_at_each_step(replica, built, control, place):
     command = replica.command(built("keeps", 2), way=Way.RESTART)
     run_and_die_at(replica, command, place)
