@@ -22,7 +22,7 @@ from tests.fleet import FINAL, PAUSE, ROLLOUTS, Fleet, remove_folder, running_fl
 from tests.integration.agent.conftest import VALKEY
 from tests.ports import free_port
 from tests.shards import ADDRESS, Machine, Shard, machines, module, online, run, sentinel, upload
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
 both = pytest.mark.parametrize("binary", [VALKEY, REDIS], ids=["valkey", "redis"])
@@ -70,11 +70,16 @@ def body(node: Machine, action: str, version: int, **fields: Any) -> dict[str, A
     return {**body, **fields}
 
 
-def carry_out(control: Fleet, node: Machine, action: str, version: int, **fields: Any) -> dict[str, Any]:
+def carry_out(
+    control: Fleet, node: Machine, action: str, version: int, *, patience: float = PATIENCE, **fields: Any
+) -> dict[str, Any]:
     """The operation on the node when its rollout has ended."""
     uid = control.post(ROLLOUTS, body(node, action, version, **fields))["uid"]
-    ended = {*FINAL, "paused"}
-    wait_for(lambda: control.rollout(uid)["phase"] in ended, pause=PAUSE, state=lambda: control.state(uid))
+
+    def has_ended() -> bool:
+        return control.rollout(uid)["phase"] in {*FINAL, "paused"}
+
+    wait_for(has_ended, seconds=patience, pause=PAUSE, state=lambda: control.state(uid))
     found: dict[str, Any] = control.get(f"{ROLLOUTS}/{uid}/nodes/{node.name}")
     return found
 
@@ -156,7 +161,8 @@ def _loads_slowly(control: Fleet, binary: Path, keys: int, deadline: float) -> N
         for key in range(keys):
             node.call("KEEPS.SET", f"key{key}", key)
         limits = {"node_deadline_seconds": deadline, "progress_deadline_seconds": deadline}
-        done = carry_out(control, node, "install", SLOW, may_interrupt=True, strategy=limits)
+        patience = PATIENCE + keys * SLEEP / 1e6
+        done = carry_out(control, node, "install", SLOW, patience=patience, may_interrupt=True, strategy=limits)
         assert (done["phase"], node.loaded()) == ("succeeded", [("keeps", SLOW)]), done
         assert done["restart"]["downtime_seconds"] > deadline
         assert node.call("DBSIZE") == keys
