@@ -54,17 +54,7 @@ def _failed_over(operation: Operation) -> FailedOver:
     candidates = tuple(each.address for each in place.replicas(info))
     chosen = (command.pause_seconds, command.fails_back_to)
     failover.check(node.server, node.settings, candidates, *chosen)
-    held = Held(
-        rollout=command.rollout,
-        module_name=command.module_name,
-        version=command.version,
-        generation=command.generation,
-        attempt=command.attempt,
-        action=command.action,
-        run_id=info.get("run_id", ""),
-        way="none",
-        unit="",
-    )
+    held = Held.begun(command, run_id=info.get("run_id", ""), way="none")
     operation.commit()
     try:
         done = failover.fail_over(

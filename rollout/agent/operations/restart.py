@@ -187,19 +187,9 @@ def _runs_again(operation: Operation) -> str:
 
 def _held(operation: Operation, approval: Approval) -> Held:
     """Note on disk that the restart begins. Raises: `OSError`."""
-    node, command = operation.node, operation.command
-    held = Held(
-        rollout=command.rollout,
-        module_name=command.module_name,
-        version=command.version,
-        generation=command.generation,
-        attempt=command.attempt,
-        action=command.action,
-        run_id=approval.run_id,
-        way=approval.supervision.way,
-        unit=approval.supervision.unit,
-    )
-    node.maintenance.held.write(held)
+    found = approval.supervision
+    held = Held.begun(operation.command, run_id=approval.run_id, way=found.way, unit=found.unit)
+    operation.node.maintenance.held.write(held)
     return held
 
 

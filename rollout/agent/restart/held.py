@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -36,6 +37,21 @@ class Held:
     failover: Failover | None = None
     failed_over: FailedOver | None = None
     is_stopped: bool = False
+
+    @classmethod
+    def begun(cls, command: Command, *, run_id: str, way: RestartWay, unit: str = "") -> Self:
+        """Return what is noted when the operation of the command begins."""
+        return cls(
+            rollout=command.rollout,
+            module_name=command.module_name,
+            version=command.version,
+            generation=command.generation,
+            attempt=command.attempt,
+            action=command.action,
+            run_id=run_id,
+            way=way,
+            unit=unit,
+        )
 
     @property
     def restarts(self) -> bool:
