@@ -3,9 +3,7 @@
 import importlib.metadata
 import logging
 import re
-import threading
 import time
-import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +24,7 @@ from rollout.agent.node.holds import Holds
 from rollout.agent.node.journal import Journal
 from rollout.agent.node.maintenance import Maintenance
 from rollout.agent.node.persistence import Persistence
+from rollout.agent.node.readings import Readings
 from rollout.agent.node.start_checks import StartChecks
 from rollout.agent.node.take_over import TakeOver, take_over
 from rollout.agent.restart.kept_data import KeptData
@@ -120,7 +119,7 @@ class Node:
         self._info: Mapping[str, str] = {}
         self._host = sha256((settings.host_id or read_host_id()).encode()).hexdigest()[:32]
         self.operating_system = operating_system(settings.operating_system) or read_operating_system()
-        self._last_facts = ServerFacts()
+        self._readings = Readings()
         self._last_state = ServerState()
         #: What the server's clients have called lately. Each heartbeat adds to it.
         self.calls = CallHistory()
@@ -136,10 +135,7 @@ class Node:
         self._run_id = self._crash = ""
         #: As last read.
         self._modules: tuple[InstalledModule, ...] = ()
-        #: New at each start. With a counter, it orders the inventories, also if the clock is wrong.
-        self.incarnation = uuid.uuid4().hex
-        self._counter = self._sequence = 0
-        self._count_lock = threading.Lock()
+        self.incarnation = self._readings.incarnation
         self._supervision: Supervision | None = None
         self._supervision_key, self._supervision_until = "", 0.0
 
@@ -180,12 +176,17 @@ class Node:
 
     def facts(self) -> ServerFacts:
         """Return the state of the server. Raises: `Failure` (server_unreachable, permission_denied, module_command_disabled)."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Inventory, ServerFacts]:
+        inventory = self._readings.begin()
         try:
             with self.server.session() as session:
-                self._last_facts = observe(session)
-                return self._last_facts
+                facts = observe(session)
         except RefusedError as error:
             raise refusal(error) from error
+        self._readings.keep(inventory, facts)
+        return inventory, facts
 
     def commands_of(self, module_name: str) -> tuple[str, ...]:
         """Return the names of the commands that a loaded module has registered; none if the server does not say."""
@@ -220,12 +221,12 @@ class Node:
 
     def inventory(self) -> Inventory:
         """Read what is installed from the disk and the server. Raises: `OSError`."""
-        inventory, facts = self._next_inventory(), self._facts_or_none()
+        inventory, facts = self._read_or_last()
         return replace(inventory, modules=self._installed(facts))
 
     def heartbeat(self, *, hello: bool) -> Heartbeat:
         """Return the heartbeat to send now. If the disk cannot be read, it has the modules that were last read."""
-        inventory, (facts, state) = self._next_inventory(), self._observed()
+        inventory, facts, state = self._observed()
         try:
             modules = self._installed(facts)
         except OSError as error:
@@ -234,7 +235,8 @@ class Node:
         settings, changes = self.settings, self._configuration_changes()
         if self._info:
             state = self._last_state = replace(state, save_problem=self._save_problem())
-        if self._start_checks and (start := self._start_checks.newest(self._info, self._last_facts.modules)):
+        known = self._readings.facts
+        if self._start_checks and (start := self._start_checks.newest(self._info, known.modules)):
             state = replace(state, would_start=start.result, would_start_reason=start.reason)
         # Not before the broker has accepted a hello: the doctor would find that this node is not let in yet.
         examined = None if hello else self._examined(state, changes)
@@ -242,7 +244,6 @@ class Node:
         found = self._supervised()
         self.maintenance.look(state)
         self.holds.look(state)
-        known = self._last_facts
         doctor = examined.findings if examined else no_findings
         heartbeat = Heartbeat(
             node=settings.node,
@@ -353,9 +354,10 @@ class Node:
             by_person=found.by_person,
         )
 
-    def _observed(self) -> tuple[ServerFacts, ServerState]:
+    def _observed(self) -> tuple[Inventory, ServerFacts, ServerState]:
         """Observe the server. A server that does not answer in time may be busy: its state is the last one, and only the
         second time in a row is it a problem."""
+        inventory = self._readings.begin()
         was_silent, self._is_silent, self._is_watched = self._is_silent, False, False
         self._info = {}
         try:
@@ -366,27 +368,29 @@ class Node:
                 state = replace(state, crash=crash, full_syncs=self.full_syncs.lately())
         except ServerSilentError:
             self._is_silent = self._is_watched = True
-            if not was_silent:
-                return self._last_facts, self._last_state
+            last, facts = self._readings.newest() or (inventory, ServerFacts())
+            if not was_silent and self._readings.newest():
+                return last, facts, self._last_state
             words = "The server has not answered two heartbeats in a row."
-            return self._last_facts, replace(self._last_state, problem=ServerProblem.SERVER_SILENT, message=words)
+            return last, facts, replace(self._last_state, problem=ServerProblem.SERVER_SILENT, message=words)
         except ServerLoadingError as error:
-            return ServerFacts(), ServerState(problem=ServerProblem.SERVER_LOADING, message=error.message)
+            problem, words = ServerProblem.SERVER_LOADING, error.message
         except (RefusedError, UserRefusedError, OSError, ValueError) as error:
-            words = f"The server cannot be used by this agent: {self._refusal(error)}."[:500]
-            return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
+            problem = ServerProblem.SERVER_REFUSES
+            words = f"The server cannot be used by this agent: {self._refusal(error)}."
         except Failure as failure:
             log.warning("The server's modules are not known: %s", failure)
-            return ServerFacts(), ServerState(
-                problem=ServerProblem.SERVER_UNREACHABLE, message=storable(failure.message[:500])
-            )
+            problem, words = ServerProblem.SERVER_UNREACHABLE, failure.message
         except Exception as error:  # noqa: BLE001 - not a Redis: a node without heartbeats would count as offline
-            words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."[:500]
-            return ServerFacts(), ServerState(problem=ServerProblem.SERVER_REFUSES, message=storable(words))
-        self._is_watched = True
-        self._info = info
-        self._last_facts, self._last_state = facts_from(info, modules), state
-        return self._last_facts, state
+            problem = ServerProblem.SERVER_REFUSES
+            words = f"The server answers in a way that the agent cannot read: {type(error).__name__}: {error}."
+        else:
+            self._is_watched = True
+            self._info, self._last_state = info, state
+            facts = facts_from(info, modules)
+            self._readings.keep(inventory, facts)
+            return inventory, facts, state
+        return inventory, ServerFacts(), ServerState(problem=problem, message=storable(words[:500]))
 
     def is_silent(self) -> bool:
         """Return True if the server does not answer a PING in time. If it does not answer the next heartbeat either, that
@@ -424,7 +428,7 @@ class Node:
     def _other_modules(self) -> tuple[str, ...]:
         """Return the names of other loaded modules. While the server is away, they are those that were last read."""
         own = f"{self.settings.server_modules_dir or self.settings.modules_dir}/"
-        names = {each.name for each in self._last_facts.modules if not each.path.startswith(own)}
+        names = {each.name for each in self._readings.facts.modules if not each.path.startswith(own)}
         return tuple(sorted(name for name in names if OTHER_NAME.fullmatch(name)))[:MOST_OTHERS]
 
     def _installed(self, facts: ServerFacts) -> tuple[InstalledModule, ...]:
@@ -442,20 +446,12 @@ class Node:
             self.digests.forget_others(directory for _, _, directory in versions)
         return modules
 
-    def _facts_or_none(self) -> ServerFacts:
+    def _read_or_last(self) -> tuple[Inventory, ServerFacts]:
         """Return the state of the server. While it is busy, return the last known state: its modules are still loaded."""
         try:
-            return self.facts()
+            return self._read()
         except ServerSilentError:
-            return self._last_facts
+            return self._readings.newest() or (self._readings.begin(), ServerFacts())
         except Failure as failure:
             log.warning("The server's modules are not known: %s", failure)
-            return ServerFacts()
-
-    def _next_inventory(self) -> Inventory:
-        """Return an empty inventory with the next number. It is numbered before it is read: an inventory with a larger
-        number is never older."""
-        with self._count_lock:
-            self._counter += 1
-            self._sequence = max(time.time_ns(), self._sequence + 1)
-            return Inventory(sequence=self._sequence, incarnation=self.incarnation, counter=self._counter)
+            return self._readings.begin(), ServerFacts()

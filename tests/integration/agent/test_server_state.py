@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from rollout.agent.node.readings import Readings
 from rollout.agent.operations.runner import Runner
 from rollout.agent.server.call_history import CallHistory
 from rollout.agent.server.call_outcomes import CallOutcomes
@@ -148,6 +149,35 @@ def test_a_server_that_is_silent_once_is_busy(site, monkeypatch):
     finally:
         site.server.process.send_signal(18)
     assert state_of(site).problem == ""
+
+
+def test_an_old_reading_does_not_pass_for_a_new_one(site, monkeypatch):
+    """A module was loaded after the last reading. The server is silent then, so the heartbeat has that reading, and its number."""
+    node = site.runner.node
+    before = node.heartbeat(hello=False).inventory
+    late, facts = node._readings.begin(), node._readings.facts
+    with_operation = node.inventory()
+    node._readings.keep(late, replace(facts, run_id="older"))  # another thread has read this before, and is late
+    server = node.server
+    monkeypatch.setattr(server, "session", partial(server.session, 0.2))
+    site.server.process.send_signal(19)
+    try:
+        after = node.heartbeat(hello=False)
+    finally:
+        site.server.process.send_signal(18)
+    assert before.counter < after.inventory.counter == with_operation.counter
+    assert node._readings.facts.run_id == facts.run_id
+
+
+def test_an_agent_that_starts_beside_a_silent_server_does_not_say_that_it_is_empty(site, monkeypatch):
+    node = site.runner.node
+    node._readings, node._is_silent = Readings(), False
+    monkeypatch.setattr(node.server, "session", partial(node.server.session, 0.2))
+    site.server.process.send_signal(19)
+    try:
+        assert node.heartbeat(hello=True).facts.problem == ServerProblem.SERVER_SILENT
+    finally:
+        site.server.process.send_signal(18)
 
 
 @both
