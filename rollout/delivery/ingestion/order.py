@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from eventstore import database_now
 from rollout.delivery.ingestion.rivals import Rivals, is_rival
 from rollout.domain.node.inventory_order import InventoryOrder
-from rollout.domain.node.pace import Change, full_after, is_limited
+from rollout.domain.node.pace import Change, after_operation, full_after, is_limited
 from rollout.messages import Inventory
 from rollout.models import Liveness
 from rollout.process.offline_nodes import is_silent
@@ -62,6 +62,15 @@ class MessageOrder:
             self.reject("implausible", f"{node} counted {inventory.counter} after {before.counter}")
         return False
 
+    def overtook(self, node: str, inventory: Inventory, *, recorded: int) -> bool:
+        """Return True if a newer inventory was received before this one, and was not recorded, because a change must wait.
+
+        `recorded`: the number of the newest recorded inventory.
+        """
+        heard = self.heard.get(node) or _heard(self._rows.get(node))
+        is_current = inventory.incarnation == heard.incarnation != ""
+        return is_current and recorded < inventory.counter <= heard.counter
+
     def has_row(self, node: str) -> bool:
         return node in self._rows
 
@@ -81,6 +90,11 @@ class MessageOrder:
         if not self.must_wait(node, change):
             pace = self._paces.setdefault(node, {})
             pace[change] = full_after(pace.get(change, 0.0), self.now.timestamp())
+
+    def allow_more(self, nodes: Iterable[str]) -> None:
+        """An operation that was in progress has ended on each of these nodes. Call this after `refresh`."""
+        for node in nodes:
+            self._paces[node] = {change: after_operation(full_at) for change, full_at in self.pace(node).items()}
 
     def refresh(self, rows: Iterable[Liveness]) -> None:
         """Take over the changes that other processes have counted since, from rows that are locked.

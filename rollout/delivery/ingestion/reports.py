@@ -86,18 +86,24 @@ def _record_all(reports: Sequence[Report]) -> list[str]:
         order.count_change(name, Change.CONTACT)
         of_nodes.decide(nodes[node_stream(name)], NODE, RecordContact(node=name), begun_by(actor_of(name)))
     for report in news:
-        if report.inventory is not None and order.accepts(report.node, report.inventory):
+        if report.inventory is None:
+            continue
+        known = nodes[node_stream(report.node)]
+        if order.accepts(report.node, report.inventory) or order.overtook(
+            report.node, report.inventory, recorded=known.state.sequence
+        ):
             operation = _operation_of(report, answered)
             inventory = RecordInventory(node=report.node, inventory=report.inventory)
             # After the end of the operation, the node itself is the cause of its inventory.
             awaited = None if operation is None or operation.finished_at else operation
-            of_nodes.decide(nodes[node_stream(report.node)], NODE, inventory, _caused_by(awaited, report))
+            of_nodes.decide(known, NODE, inventory, _caused_by(awaited, report))
     with transaction.atomic():
         # Before the rows of Liveness are locked.
         append(*of_nodes.appends(), *of_placements.appends())
         keep_server_logs(recorded)
         keep_successes(recorded, answered)
-        _record_liveness(names, order)
+        ended = [each.node for each in news if each.phase.is_final and not _has_ended(each, answered)]
+        _record_liveness(names, order, ended)
     order.count_rejected()
     return [*(each.rollout for each in answered.values()), *unfinished_rollouts_of(*silent)]
 
@@ -121,9 +127,17 @@ def _caused_by(operation: Operation | None, report: Report) -> Metadata:
     return begun_by(actor) if operation is None else operation.leads_to(actor)
 
 
-def _record_liveness(names: Sequence[str], order: MessageOrder) -> None:
+def _has_ended(report: Report, operations: Mapping[str, Operation]) -> bool:
+    """Return True if no operation in progress has waited for the report."""
+    operation = _operation_of(report, operations)
+    return operation is None or operation.finished_at is not None
+
+
+def _record_liveness(names: Sequence[str], order: MessageOrder, ended: Iterable[str]) -> None:
+    """`ended`: the nodes on which an operation has ended."""
     rows = locked_rows(names)
     order.refresh(rows)
+    order.allow_more(ended)
     for row in rows:
         row.last_seen, row.pace = order.now, order.pace(row.node)
         heard = order.heard.get(row.node)

@@ -1,6 +1,7 @@
 """How often changes of one node are recorded: a rate limit, so that a flapping node cannot fill the log.
 
-Of each kind, `BURST` changes are recorded at once, then one each `SECONDS`. A change that is not recorded now is not lost:
+Of each kind, `BURST` changes are recorded at once, then one each `SECONDS`. An operation of a rollout
+allows `OPERATION` more: what Modfleet itself changes must be known, or the next plan would rely on what is old. A change that is not recorded now is not lost:
 the next heartbeat contains it again.
 
 Four kinds of changes are always recorded at once. One is that a module has left its desired state; then only that module
@@ -14,6 +15,9 @@ from enum import StrEnum
 
 BURST = 10
 SECONDS = 600.0
+#: So many more changes of each kind may be recorded after each operation that the node was asked for: its files, its loaded modules and
+#: its server's process are others then.
+OPERATION = 3
 
 
 class Change(StrEnum):
@@ -36,6 +40,11 @@ def is_limited(full_at: float, now: float, *, burst: int = BURST, seconds: float
     possible was stored before the clock was set back, and limits nothing.
     """
     return (burst - 1) * seconds < full_at - now <= burst * seconds
+
+
+def after_operation(full_at: float, *, seconds: float = SECONDS) -> float:
+    """Return the `full_at` after an operation has ended on the node. A node cannot let operations end that nobody has asked for."""
+    return max(0.0, full_at - OPERATION * seconds)
 
 
 def full_after(full_at: float, now: float, *, burst: int = BURST, seconds: float = SECONDS) -> float:

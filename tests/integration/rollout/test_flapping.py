@@ -1,6 +1,7 @@
 """A node that changes with each of its messages: the log grows within a bound, and bad news is known at once."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from rollout.domain.node.events import (
     NodeWentOffline,
     node_stream,
 )
-from rollout.domain.node.pace import BURST, SECONDS
+from rollout.domain.node.pace import BURST, OPERATION, SECONDS
 from rollout.domain.strategy import Offline
+from rollout.messages import Phase, to_json
 from rollout.models import Liveness
 from rollout.process import offline_nodes
 from rollout.queries.node_documents import node_documents
@@ -275,3 +277,32 @@ def test_what_another_worker_has_counted_meanwhile_stays_counted(n, monkeypatch)
     monkeypatch.setattr(heartbeats, "locked_rows", locked_later)
     heartbeat(n)
     assert set(Liveness.objects.get().pace) == {"profile"}
+
+
+def test_a_heartbeat_that_overtakes_the_report_of_an_operation(n):
+    def counted(counter, *modules):
+        return replace(inventory(*modules), incarnation="a" * 32, counter=counter)
+
+    def hear(counted):
+        ingestion.record_heartbeats([heartbeat_of(n) | {"inventory": to_json(counted)}])
+
+    for number in range(60):
+        hear(counted(number, installed(7, f"c{number}", loaded=False)))
+    uid, reported = start(), counted(60, installed())
+    hear(counted(61, installed()))
+    say(uid, n, inventory=reported)
+    assert state_of(n) == ("load", "load", "in_sync")
+
+
+def test_what_an_operation_changes_is_recorded_at_once(n):
+    """Many operations change a node many times. That is no flapping."""
+    uid = start()
+    say(uid, n, Phase.LOADING)
+    for number in range(60):
+        heartbeat(n, server_version=f"9.0.{number}")
+    assert count(NodeProfileChanged) == BURST
+    for _ in range(2):
+        say(uid, n, inventory=inventory(installed()))  # it ends once
+        for number in range(60, 120):
+            heartbeat(n, server_version=f"9.0.{number}")
+        assert count(NodeProfileChanged) == BURST + OPERATION
