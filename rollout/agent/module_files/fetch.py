@@ -4,10 +4,11 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -24,10 +25,32 @@ SILENCE_SECONDS = 30.0
 #: How often the deadline and a cancel are checked while nothing arrives, seconds.
 POLL_SECONDS = 0.2
 CHUNK = 256 * 1024
+#: An API or a storage that is being restarted is asked again for so long, with pauses, seconds.
+RESTART_SECONDS = 15.0
+RETRY_SECONDS = 0.5
+#: Answers of a proxy whose API is being restarted.
+AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+
+
+class _AwayError(Failure):
+    """Nothing, or not everything, was received now. It may be received in a moment."""
 
 
 def fetch(package: Package, to: Path, *, trust: Trust, deadline: Deadline) -> None:
     """Write the package's bytes to `to`. Raises: `Failure` (fetch_failed, checksum_mismatch, node_deadline)."""
+    end = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            _fetch(package, to, trust, deadline)
+        except _AwayError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(min(RETRY_SECONDS, deadline.remaining()))
+        else:
+            return
+
+
+def _fetch(package: Package, to: Path, trust: Trust, deadline: Deadline) -> None:
     digest, received = hashlib.sha256(), 0
     with to.open("wb") as file:
         for chunk in _chunks(package, trust, deadline):
@@ -55,11 +78,15 @@ def _chunks(package: Package, trust: Trust, deadline: Deadline) -> Iterator[byte
                 deadline.remaining()
                 yield chunk
             deadline.remaining()
+            if response.length:  # the peer has closed it early
+                raise IncompleteRead(b"", response.length)
     except (OSError, HTTPException, ValueError) as error:  # ValueError: the URL is not valid
         deadline.remaining()
         # Messages of http.client quote the URL, and it is a credential.
         words = str(error.reason if isinstance(error, URLError) else error) if isinstance(error, OSError) else ""
-        raise Failure(
+        reason = error.reason if isinstance(error, URLError) else error
+        is_away = isinstance(reason, (ConnectionError, TimeoutError, IncompleteRead))
+        raise (_AwayError if is_away else Failure)(
             Reason.FETCH_FAILED,
             f"The package could not be fetched from {_host(package)}: {words or type(error).__name__}.",
         ) from error
@@ -120,7 +147,8 @@ def _refused(package: Package, response: HTTPResponse) -> Failure:
     }
     hint = hints.get(response.status, "see the log of the control plane")
     answer = f"{response.status} {response.reason}".strip()
-    return Failure(Reason.FETCH_FAILED, f"{_host(package)} answered {answer} instead of the package: {hint}.")
+    kind = _AwayError if response.status in AWAY else Failure
+    return kind(Reason.FETCH_FAILED, f"{_host(package)} answered {answer} instead of the package: {hint}.")
 
 
 def _host(package: Package) -> str:

@@ -5,13 +5,16 @@ import io
 import os
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from rollout.agent.module_files import fetch
 from rollout.agent.operations.runner import Runner
 from rollout.agent.settings import settings_from
 from rollout.messages import Action, Activation, Phase, Reason, content_digest
+from tests.waiting import wait_for
 
 FILES = {"activation": Activation.FILES}
 #: The module reaches the live server without a trial in a scratch server.
@@ -123,7 +126,13 @@ def test_a_package_that_the_storage_has_lost_is_said_so(site, built, status):
     assert site.left() == []
 
 
-def test_a_truncated_module_never_reaches_the_server(site, built):
+@pytest.fixture
+def impatient(monkeypatch):
+    """A download that fails is not tried again."""
+    monkeypatch.setattr(fetch, "RESTART_SECONDS", 0)
+
+
+def test_a_truncated_module_never_reaches_the_server(site, built, impatient):
     greet = built("greet")
     site.install(greet, **FILES)
     module = site.folder(greet) / "greet.so"
@@ -186,7 +195,7 @@ def test_members_beside_the_manifest_are_refused(site, built):
 
 
 @pytest.mark.parametrize("status", [302, 403, 404, 410, 500, 503])
-def test_a_refused_download_says_so(site, built, status):
+def test_a_refused_download_says_so(site, built, status, impatient):
     site.shelf.status = status
     report = site.install(built("greet"))
     assert (report.phase, report.reason) == (Phase.FAILED, Reason.FETCH_FAILED)
@@ -195,7 +204,16 @@ def test_a_refused_download_says_so(site, built, status):
     assert site.left() == []
 
 
-def test_a_dead_control_plane_is_a_failed_fetch(site, built):
+def test_a_download_is_tried_again_while_the_control_plane_restarts(site, built):
+    site.shelf.status = 503
+    with ThreadPoolExecutor(1) as pool:
+        report = pool.submit(site.install, built("greet"))
+        wait_for(lambda: len(site.shelf.asked) > 1)
+        site.shelf.status = 200
+        assert report.result().phase is Phase.SUCCEEDED
+
+
+def test_a_dead_control_plane_is_a_failed_fetch(site, built, impatient):
     command = site.command(built("greet"))
     gone = replace(command, package=replace(command.package, url="http://127.0.0.1:1/x"))
     assert site.run(gone).reason is Reason.FETCH_FAILED
