@@ -126,6 +126,7 @@ VALUES: dict[str, Any] = {
     "email": "alice@example.com",
     "error_code": "load_failed",
     "error_message": "The server refused the module.",
+    "hash": SHA256,
     "id": "waits_at_gate",
     "joined": [],
     "labels": {"zone": "eu-1"},

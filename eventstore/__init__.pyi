@@ -58,6 +58,7 @@ from .store import Condition as Condition
 from .store import append as append
 from .subscription import Subscription as Subscription
 from .verification import BrokenLogError as BrokenLogError
+from .verification import newest_head as newest_head
 from .verification import verify as verify
 from .waiting import end_waits as end_waits
 from .waiting import is_ending as is_ending

@@ -57,4 +57,5 @@ urlpatterns = [
     path("v2/enrolment/keys", EnrolmentViewSet.as_view({"post": "add_key"})),
     path("v2/enrolment/holds", EnrolmentViewSet.as_view({"post": "holds"})),
     path("v2/events", EventViewSet.as_view({"get": "list"})),
+    path("v2/events/head", EventViewSet.as_view({"get": "head_of_the_log"})),
 ]

@@ -19,6 +19,11 @@ class EventSerializer(serializers.Serializer[Any]):
     data = serializers.DictField()  # type: ignore[assignment]  # the field is called so; the class is documentation
 
 
+class HeadSerializer(serializers.Serializer[Any]):
+    position = serializers.IntegerField()
+    hash = serializers.CharField(help_text="SHA-256; `modfleet-manage verify_log --head POSITION:HASH` checks it")
+
+
 class SentEventSerializer(serializers.Serializer[Any]):
     """A server-sent event."""
 

@@ -8,9 +8,9 @@ from rest_framework.viewsets import ViewSet
 from accounts.roles import Permission
 from api.events import event_document
 from api.pagination import Listing, page_of, paginate
-from eventstore import all_events, read_rows
+from eventstore import all_events, newest_head, read_rows
 from rollout.api.filters import EventFilters
-from rollout.api.serializers.events import EventSerializer
+from rollout.api.serializers.events import EventSerializer, HeadSerializer
 
 EVENTS = Listing(orders={"position": ("position",)}, default="position", filters=EventFilters)
 
@@ -28,3 +28,8 @@ class EventViewSet(ViewSet):
             read=read_rows,
             serialize=lambda rows: [event_document(each) for each in rows],
         )
+
+    @extend_schema(responses=HeadSerializer)
+    def head_of_the_log(self, request: Request) -> Response:
+        """Return the position and the hash of the newest event. The hash covers all events before it."""
+        return Response(newest_head()._asdict())

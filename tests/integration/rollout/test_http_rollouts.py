@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from eventstore import head
+from eventstore import head, verify
+from eventstore.verification import Head
 from rollout.api.views import documents
 from rollout.messages import Phase
 from rollout.process.advance import advance
@@ -353,6 +354,13 @@ def test_the_audit_log(admin, alice):
     assert started["correlation_id"]
 
 
+def test_the_head_of_the_log_can_be_checked_later(admin):
+    fleet(1)
+    found = admin.get("/v2/events/head").json()
+    post(admin)
+    assert verify(heads=[Head(**found)]) > found["position"] > 0
+
+
 def test_a_cursor_that_this_list_did_not_give(admin):
     assert error(admin.get("/v2/events?cursor=abc")) == (400, "invalid_request")
     assert error(admin.get("/v2/events?limit=0")) == (400, "invalid_request")
@@ -378,6 +386,7 @@ ENDPOINTS = [
     ("post", "/v2/nodes/x/decommission", CHANGE, 404),
     ("post", "/v2/nodes/x/forget", CHANGE, 404),
     ("get", "/v2/events", "log", 200),
+    ("get", "/v2/events/head", "log", 200),
 ]
 MAY = {
     "admin": {VIEW, CHANGE, "log"},
