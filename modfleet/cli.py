@@ -17,6 +17,7 @@ from modfleet.commands import (
     modules,
     nodes,
     pack,
+    prove,
     push,
     rollout,
     up,
@@ -86,6 +87,7 @@ app.add_typer(modules.app, name="modules")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(nodes.app, name="nodes")
 app.command("adopt")(adopt.adopt)
+app.command("prove")(prove.prove)
 app.command("events")(events.events)
 app.add_typer(users.app, name="users")
 app.command("freeze")(freeze.freeze)
