@@ -4,17 +4,6 @@
 
 #include "module.h"
 
-typedef struct {
-    uint64_t version;
-    void *(*rdb_load)(void *, int);
-    void (*rdb_save)(void *, void *);
-    void *aof_rewrite, *mem_usage, *digest, *free;
-    int (*aux_load)(void *, int, int);
-    void (*aux_save)(void *, int);
-    int aux_save_triggers;
-    void *more[32];
-} TypeMethods;
-
 enum { BEFORE_RDB = 1, DATA = VERSION < 2000 ? 42 : 43 };
 
 static void *(*create_data_type)(void *, const char *, int, TypeMethods *);

@@ -8,16 +8,6 @@
 
 #include "module.h"
 
-typedef struct {
-    uint64_t version;
-    void *(*rdb_load)(void *, int);
-    void (*rdb_save)(void *, void *);
-    void (*aof_rewrite)(void *, void *, void *);
-    void *mem_usage, *digest;
-    void (*free)(void *);
-    void *more[32];
-} TypeMethods;
-
 static void *(*create_data_type)(void *, const char *, int, TypeMethods *);
 static int (*reply_with_long_long)(void *, long long);
 static void *(*open_key)(void *, void *, int);

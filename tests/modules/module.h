@@ -1,5 +1,21 @@
 /* What the test modules share. They are compiled without a header of a server. */
+#include <stdint.h>
+
 typedef int (*Command)(void *context, void **words, int count);
+
+/* RedisModuleTypeMethods of redismodule.h. */
+typedef struct {
+    uint64_t version;
+    void *(*rdb_load)(void *, int);
+    void (*rdb_save)(void *, void *);
+    void (*aof_rewrite)(void *, void *, void *);
+    void *mem_usage, *digest;
+    void (*free)(void *);
+    int (*aux_load)(void *, int, int);
+    void (*aux_save)(void *, int);
+    int aux_save_triggers;
+    void *more[32];
+} TypeMethods;
 
 /* Set `*function` to the server's function of this name. Returns 0, or 1 if the server has none. */
 static inline int lacks(void *context, const char *name, void *function) {

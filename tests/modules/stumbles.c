@@ -7,17 +7,6 @@
 
 #include "module.h"
 
-typedef struct {
-    uint64_t version;
-    void *(*rdb_load)(void *, int);
-    void (*rdb_save)(void *, void *);
-    void *aof_rewrite, *mem_usage, *digest, *free;
-    int (*aux_load)(void *, int, int);
-    void (*aux_save)(void *, int);
-    int aux_save_triggers;
-    void *more[32];
-} TypeMethods;
-
 static const char *(*text_of)(const void *, size_t *);
 static const void *(*word_at)(void *, int);
 static int (*replace_word)(void *, int, void *);

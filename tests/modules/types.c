@@ -3,11 +3,6 @@
 
 #include "module.h"
 
-typedef struct {
-    uint64_t version;
-    void *methods[32]; /* none is called: no key of this type is ever made */
-} TypeMethods;
-
 static void *(*create_data_type)(void *, const char *, int, TypeMethods *);
 
 int RedisModule_OnLoad(void *context, void **words, int count) {
