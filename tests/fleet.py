@@ -289,10 +289,10 @@ def _waits(why: Any) -> str:
 
 
 @contextmanager
-def running_fleet(*, nodes: int = 3) -> Iterator[Fleet]:
+def running_fleet(*, nodes: int = 3, environ: dict[str, str | None] | None = None) -> Iterator[Fleet]:
     """A cluster without a module. In the end it still runs, has written no error, and nothing of it is left."""
     folder = short_folder()
-    up = Up(folder / "data", "--no-sample", "--nodes", str(nodes), output=folder)
+    up = Up(folder / "data", "--no-sample", "--nodes", str(nodes), output=folder, environ=environ)
     try:
         with (fleet := Fleet(up, nodes=nodes)).api:
             yield fleet

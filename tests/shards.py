@@ -42,6 +42,10 @@ class Machine:
     extra: Sequence[str] = ()
     #: Settings of the agent.
     settings: dict[str, str] = field(default_factory=dict)
+    #: More variables of the server.
+    environ: dict[str, str] = field(default_factory=dict)
+    #: The address by which others reach the server at its port. A proxy may listen there.
+    reached: str = ADDRESS
     port: int = field(default_factory=free_port)
     process: "subprocess.Popen[bytes] | None" = None
     agent: "subprocess.Popen[bytes] | None" = None
@@ -50,7 +54,7 @@ class Machine:
 
     @property
     def address(self) -> str:
-        return f"{ADDRESS}:{self.port}"
+        return f"{self.reached}:{self.port}"
 
     @property
     def socket(self) -> Path:
@@ -82,7 +86,7 @@ class Machine:
                 "enable-module-command local",
                 "enable-debug-command local",
                 "repl-diskless-sync-delay 0",
-                f"replica-announce-ip {ADDRESS}",
+                f"replica-announce-ip {self.reached}",
                 f"replica-announce-port {self.port}",
                 "save 3600 1",
                 *self.extra,
@@ -98,7 +102,12 @@ class Machine:
         return self
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([self.binary, self.file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [self.binary, self.file],
+            env={**os.environ, **self.environ},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def _supervise(self) -> None:
         while True:
@@ -178,7 +187,7 @@ class Machine:
         wait_for(self._rewrites_no_aof)
 
     def follow(self, master: "Machine | None") -> None:
-        self.call("REPLICAOF", *(("NO", "ONE") if master is None else (ADDRESS, master.port)))
+        self.call("REPLICAOF", *(("NO", "ONE") if master is None else (master.reached, master.port)))
 
     def master_port(self) -> int:
         """0 for a master."""
@@ -280,7 +289,7 @@ def sentinel(
         f"dir {made.folder}",
         "sentinel resolve-hostnames yes",
         "sentinel announce-hostnames yes",
-        f"sentinel monitor main {ADDRESS} {master.port} {quorum}",
+        f"sentinel monitor main {master.reached} {master.port} {quorum}",
     ]
     made.file.write_text("".join(f"{line}\n" for line in lines))
     words: list[str | Path] = [master.binary, made.file, "--sentinel"]

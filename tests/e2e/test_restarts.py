@@ -22,15 +22,11 @@ from tests.fleet import FINAL, PAUSE, ROLLOUTS, Fleet, remove_folder, running_fl
 from tests.integration.agent.conftest import VALKEY
 from tests.ports import free_port
 from tests.shards import ADDRESS, Machine, Shard, machines, module, online, run, sentinel, upload
+from tests.topologies import RESTARTING, cluster, trio
 from tests.waiting import PATIENCE, wait_for
 
 REDIS = Path(shutil.which("redis-server") or "redis-server")
 both = pytest.mark.parametrize("binary", [VALKEY, REDIS], ids=["valkey", "redis"])
-SETTINGS = {
-    "MODFLEET_BEAT_SECONDS": "1",
-    "MODFLEET_ACCESS": "restart",
-    "MODFLEET_RESTART": "shutdown",
-}
 KEYS = 1000
 #: Each key takes so many microseconds to load in the version SLOW.
 SLOW, SLEEP = 3, 10_000
@@ -55,7 +51,7 @@ def stock(control: Fleet, name: str, binary: Path, *lines: str) -> Iterator[Mach
     """A server as packages install it: it refuses MODULE LOAD."""
     extra = ("enable-module-command no", "loading-process-events-interval-bytes 1024", *lines)
     folder = short_folder()
-    machine = Machine(name, folder / name, binary, extra=extra, settings=SETTINGS)
+    machine = Machine(name, folder / name, binary, extra=extra, settings=RESTARTING)
     try:
         with machines(control, [machine]):
             yield machine
@@ -177,31 +173,6 @@ def test_a_load_that_takes_longer_than_the_deadline(control, binary):
 @both
 def test_a_load_that_takes_two_minutes(control, binary):
     _loads_slowly(control, binary, keys=12_000, deadline=30)
-
-
-@contextmanager
-def trio(control: Fleet, prefix: str, binary: Path, save: str = '""', **settings: str) -> Iterator[Shard]:
-    """A master `a`, and its replicas `b` and `c`, by default without persistence."""
-    folder = short_folder()
-    settings = {**SETTINGS, "MODFLEET_PERSISTENCE": "rewrite", **settings}
-    made = [
-        Machine(f"{prefix}-{each}", folder / each, binary, extra=[f"save {save}"], settings=settings) for each in "abc"
-    ]
-    try:
-        with machines(control, made):
-            a, *replicas = made
-            for each in replicas:
-                each.follow(a)
-            for each in made:
-                wait_for(partial(each.is_in_step, a))
-                each.call("CONFIG", "REWRITE")
-            shard = Shard(control, made)
-            wait_for(lambda: shard.masters() == {a.name: "", **{each.name: a.name for each in replicas}}, pause=PAUSE)
-            yield shard
-        for each in made:
-            control.post(f"/v2/nodes/{each.name}/decommission", status=200)
-    finally:
-        remove_folder(folder)
 
 
 @both
@@ -520,46 +491,6 @@ def test_clients_of_sentinel_lose_no_write(control, binary, capsys):
             assert done["way"] == "sentinel"
             assert [each.loaded() for each in shard.machines] == [[("keeps", 2)]] * 3
             assert a.master_port() != 0
-
-
-@contextmanager
-def cluster(control: Fleet, prefix: str, binary: Path) -> Iterator[Shard]:
-    """Three masters `a`, `b` and `c`, each with a replica: `d`, `e` and `f`."""
-    folder = short_folder()
-    settings = {**SETTINGS, "MODFLEET_FAILOVER": "cluster"}
-    made = [
-        Machine(
-            f"{prefix}-{each}",
-            folder / each,
-            binary,
-            extra=["cluster-enabled yes", f"cluster-port {free_port()}"],
-            settings=settings,
-        )
-        for each in "abcdef"
-    ]
-    try:
-        with machines(control, made):
-            masters, replicas = made[:3], made[3:]
-            bus = masters[0].call("CONFIG", "GET", "cluster-port")[1]
-            for each in made[1:]:
-                each.call("CLUSTER", "MEET", "127.0.0.1", made[0].port, bus)
-            for number, each in enumerate(masters):
-                each.call("CLUSTER", "ADDSLOTSRANGE", number * 5461, (number + 1) * 5461 - (number < 2))
-            wait_for(lambda: all(each.call("CLUSTER INFO")["cluster_known_nodes"] == "6" for each in made))
-            for master, replica in zip(masters, replicas, strict=True):
-                replica.call("CLUSTER", "REPLICATE", master.call("CLUSTER", "MYID"))
-            wait_for(lambda: all(each.call("CLUSTER INFO")["cluster_state"] == "ok" for each in made))
-            wait_for(lambda: all(each.call("CLUSTER", "NODES").count("slave") == 3 for each in made))
-            wait_for(lambda: all(each.info("replication").get("master_link_status") == "up" for each in replicas))
-            shard = Shard(control, made)
-            names = {each.name: "" for each in masters}
-            names |= {replica.name: master.name for master, replica in zip(masters, replicas, strict=True)}
-            wait_for(lambda: shard.masters() == names, pause=PAUSE)
-            yield shard
-        for each in made:
-            control.post(f"/v2/nodes/{each.name}/decommission", status=200)
-    finally:
-        remove_folder(folder)
 
 
 @both
