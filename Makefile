@@ -11,7 +11,7 @@ SHORT := and not full
 PARTS := lint test-browser test-e2e test-sqlite test-postgres
 CODE := accounts api artifacts_app config console decoding durable eventstore modfleet modules_app operations rollout ui webhooks
 
-.PHONY: help setup run test test-full test-fast test-pythons test-sqlite test-simulation test-postgres test-e2e test-browser screenshots lint docs fmt bench-quick dist lock clean
+.PHONY: help setup run test test-full test-fast test-pythons test-sqlite test-simulation test-postgres test-e2e test-browser prove prove-power screenshots lint docs fmt bench-quick dist lock clean
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -50,6 +50,12 @@ test-postgres: setup ## the tests that depend on the database, on PostgreSQL
 
 test-e2e: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e $(SHORT)" tests/e2e
+
+prove: setup ## change modules on real servers under load, and judge what clients saw: 10 to 30 minutes; make prove WITH="--seed 7 --topology cluster"
+	$(BIN)/python -m tests.proof $(WITH)
+
+prove-power: setup ## plant each of 17 faults in a copy of the code: a proof must find it
+	$(BIN)/python -m tests.proof.power $(WITH)
 
 test-browser: setup ## the console in a real browser; needs Chromium, and says so where there is none
 	$(BIN)/pytest -q -p no:xdist -m "e2e $(SHORT)" tests/browser
