@@ -135,11 +135,21 @@ class Machine:
     def restart(self) -> None:
         """End the server, as a person does it, and wait until it serves again. Its replicas are in step before that."""
         run_id = self.run_id
-        wait_for(self._rewrites_no_aof)  # a server that writes its first one refuses SHUTDOWN
-        once = Retry(NoBackoff(), 0)  # a repeated SHUTDOWN would end the next process too
-        with redis.Redis(unix_socket_path=str(self.socket), retry=once) as client, suppress(redis.ConnectionError):
-            client.execute_command("SHUTDOWN", "SAVE", "NOW")
+        wait_for(self._shuts_down)
         wait_for(lambda: self.run_id not in ("", run_id) and self.answers())
+
+    def _shuts_down(self) -> bool:
+        """Return False if the server refuses: it writes its first AOF, at the latest since a full synchronization has ended."""
+        wait_for(self._rewrites_no_aof)
+        once = Retry(NoBackoff(), 0)  # a repeated SHUTDOWN would end the next process too
+        with redis.Redis(unix_socket_path=str(self.socket), retry=once) as client:
+            try:
+                client.execute_command("SHUTDOWN", "SAVE", "NOW")
+            except redis.ConnectionError:
+                return True
+            except redis.ResponseError:
+                return False
+        return True
 
     def _rewrites_no_aof(self) -> bool:
         found = self.info("persistence")
