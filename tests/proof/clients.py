@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -83,11 +83,20 @@ class Process:
         self._process.stdin.close()
 
     def wait(self) -> None:
-        assert self._process.wait() == 0, "a client has failed"
+        code = self._process.wait()
+        self._close_pipes()
+        assert code == 0, "a client has failed"
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for each in (self._process.stdin, self._process.stdout):
+            assert each
+            with suppress(BrokenPipeError):
+                each.close()
 
 
 def socket_of(machine: Machine) -> PlainPath:
