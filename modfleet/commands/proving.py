@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import redis
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+import decoding
 from modfleet.client import HEAD, ROLLOUTS, RefusedError, UnreachableError, path_to
 from modfleet.commands.meanwhile import Rollouts, Servers, is_over
 from modfleet.commands.session import Session, printable
@@ -250,7 +250,7 @@ def _touches(changes: list[Change], first: float, last: float) -> bool:
 def _head(session: Session) -> tuple[Head | None, list[str]]:
     """Return the head of the log, or why it is not known. An older control plane does not show it."""
     try:
-        return _patiently(lambda: msgspec.convert(session.api.get(HEAD), Head)), []
+        return _patiently(lambda: decoding.convert(session.api.get(HEAD), Head)), []
     except RefusedError as error:
         return None, [f"The head of the log is not known: {error}"]
 

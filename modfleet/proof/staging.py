@@ -15,6 +15,7 @@ from typing import IO
 import msgspec
 import redis
 
+import decoding
 from modfleet.failure import CommandError, UsageError
 from modfleet.proof.history import FINAL, Call, Dump, Kind, changes_file, read_calls, write_dump
 from modfleet.proof.own_commands import Commands, filled
@@ -308,7 +309,7 @@ class Proof:
         time.sleep(1 / self.staging.rate)
 
 
-_CALL = msgspec.json.Decoder(Call)
+_CALL = decoding.decoder(Call)
 
 
 def longest_wait(folder: Path, quiet: Callable[[float, float], bool]) -> float:

@@ -9,6 +9,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+import decoding
 from modfleet.failure import UsageError
 from modfleet.proof.history import Kind
 from modfleet.proof.own_commands import MODULE_LIST, Commands
@@ -67,7 +68,7 @@ def read_staging(file: Path) -> Staging:
     """Return what the file says. Raises: `UsageError`."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        read = msgspec.convert(document, _File)
+        read = decoding.convert(document, _File)
         return Staging(
             path=_path(read.servers, file.parent), commands=_commands(read), rate=read.rate, clients=read.clients
         )
