@@ -53,17 +53,7 @@ class Errors:
     def _report(self, rule: str, call: Call, reason: str) -> None:
         what = f"{call.kind} {call.entry}" if call.entry else call.kind
         message = f"{what} got {call.error!r} {reason} ({self._timeline.words(call.answered_at)})."
-        self._found.append(
-            Violation(
-                rule=rule,
-                message=message,
-                client=call.client,
-                key=call.key,
-                server=call.server,
-                module=call.module,
-                at=call.answered_at,
-            )
-        )
+        self._found.append(Violation.of(rule, message, call))
 
 
 def _first_word(error: str) -> str:

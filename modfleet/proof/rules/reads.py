@@ -48,17 +48,8 @@ class Reads:
         self._lists[call.key] = call.entries
 
     def _report(self, call: Call, reason: str) -> None:
-        self._found.append(
-            Violation(
-                rule="went_back",
-                message=f"The key {reason} ({self._timeline.words(call.called_at)}).",
-                client=call.client,
-                key=call.key,
-                server=call.server,
-                module=call.module,
-                at=call.answered_at,
-            )
-        )
+        message = f"The key {reason} ({self._timeline.words(call.called_at)})."
+        self._found.append(Violation.of("went_back", message, call))
 
 
 def starts_with(entries: tuple[int, ...], former: tuple[int, ...], without: set[int] | frozenset[int]) -> bool:

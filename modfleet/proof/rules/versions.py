@@ -36,17 +36,8 @@ class Versions:
         return self._found
 
     def _report(self, call: Call, reason: str) -> None:
-        self._found.append(
-            Violation(
-                rule="version",
-                message=f"{call.server}: {call.module} {reason} ({self._timeline.words(call.called_at)}).",
-                client=call.client,
-                key=call.key,
-                server=call.server,
-                module=call.module,
-                at=call.called_at,
-            )
-        )
+        message = f"{call.server}: {call.module} {reason} ({self._timeline.words(call.called_at)})."
+        self._found.append(Violation.of("version", message, call))
 
 
 class _Story:

@@ -1,6 +1,6 @@
 """What a rule reports, and what it sees."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -19,6 +19,19 @@ class Violation(msgspec.Struct):
     module: str = ""
     #: Seconds of the clock of the history.
     at: float | None = None
+
+    @classmethod
+    def of(cls, rule: str, message: str, call: Call) -> Self:
+        """Return what is wrong with this call, when it was answered."""
+        return cls(
+            rule=rule,
+            message=message,
+            client=call.client,
+            key=call.key,
+            server=call.server,
+            module=call.module,
+            at=call.answered_at,
+        )
 
 
 class Watcher(Protocol):

@@ -43,7 +43,7 @@ class Waits:
                 f"{call.kind} took {self.longest:.3f} s while no server restarted, more than {ratio:g} x the "
                 f"{self.control:.3f} s of the client {CONTROL} ({self._timeline.words(call.answered_at)})."
             )
-            self._found.append(_violation("stall", message, call))
+            self._found.append(Violation.of("stall", message, call))
         return self._found
 
     def _answered(self, first: Call, last: Call) -> None:
@@ -75,16 +75,4 @@ class Waits:
             f"{what} {how} after {seconds:.3f} s and {attempts}{error}. The limit is {self._retry_seconds:g} s "
             f"({self._timeline.words(first.called_at)})."
         )
-        self._found.append(_violation("slow_retry", message, last))
-
-
-def _violation(rule: str, message: str, call: Call) -> Violation:
-    return Violation(
-        rule=rule,
-        message=message,
-        client=call.client,
-        key=call.key,
-        server=call.server,
-        module=call.module,
-        at=call.answered_at,
-    )
+        self._found.append(Violation.of("slow_retry", message, last))

@@ -43,7 +43,8 @@ def is_limited(full_at: float, now: float, *, burst: int = BURST, seconds: float
 
 
 def after_operation(full_at: float, *, seconds: float = SECONDS) -> float:
-    """Return the `full_at` after an operation has ended on the node. A node cannot let operations end that nobody has asked for."""
+    """Return the `full_at` after an operation has ended on the node. A node cannot use this without limit:
+    only operations that a rollout has released count."""
     return max(0.0, full_at - OPERATION * seconds)
 
 

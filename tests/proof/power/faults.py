@@ -119,7 +119,7 @@ FAULTS = (
     ),
     Fault(
         name="missing-line",
-        what="A loaded module gets no line, so it is gone after a restart that has nothing to do with it.",
+        what="A loaded module gets no line, so the server does not load it again at its next start.",
         rules=("restart",),
         scenario="an_upgrade_changes_the_arguments",
     ),

@@ -35,7 +35,7 @@ def a_large_module_is_upgraded(stage: Stage) -> None:
 
 
 def an_unload_is_refused(stage: Stage) -> None:
-    """The module has a data type, which nobody knew before."""
+    """The module has a data type. The control plane does not know that before."""
     stage.change("keeps", 1)
     stage.see_traffic()
     stage.change("keeps", 2, fails=True)

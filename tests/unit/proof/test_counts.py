@@ -29,12 +29,12 @@ def test_no_dump(tmp_path):
 
 
 def test_a_server_of_a_change_has_no_dump(proof):
-    proof.change(1.0, 2.0, servers=("s", "gone"))
-    assert [(each.rule, each.server) for each in proof.check().violations] == [("empty", "gone")]
+    proof.change(1.0, 2.0, servers=("s", "unread"))
+    assert [(each.rule, each.server) for each in proof.check().violations] == [("empty", "unread")]
 
 
 def test_the_master_of_a_replica_has_no_dump(proof):
-    proof.server("r2", {}, master="gone")
+    proof.server("r2", {}, master="unread")
     proof.server("r3", {}, master="r4")
     proof.server("r4", {}, master="r3")
     violations = [(each.rule, each.server) for each in proof.check().violations]
