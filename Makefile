@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Twice as many as cores: tests wait for servers and processes more than they compute.
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
-# What the marker `full` names takes minutes: only `make test-full` runs it.
+# Only `make test-full` runs what the marker `full` names: what takes minutes, and a test's second server (tests/plugins/servers.py).
 SHORT := and not full
 # After lint, those that wait most: one part works while another waits.
 PARTS := lint test-browser test-e2e test-sqlite test-postgres
@@ -30,7 +30,7 @@ run: setup ## start a whole cluster here, roll the sample out to it, and serve u
 test: setup ## everything, two parts at a time: each one's output comes when it ends; needs Chromium; no server, no free port and no root
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(PARTS)
 
-test-full: ## the same with the tests that take minutes, 50,000 simulated rollouts instead of 2,000, and each Python
+test-full: ## the same on both servers, with the tests that take minutes, 50,000 simulated rollouts instead of 2,000, and each Python
 	@MODFLEET_SIMULATED=50000 $(MAKE) --no-print-directory test SHORT= PARTS="$(PARTS) test-pythons"
 
 test-fast: setup ## the tests without whole clusters and without PostgreSQL

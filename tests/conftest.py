@@ -12,6 +12,8 @@ pytest_plugins = [
     "tests.plugins.rate_limits",
     "tests.plugins.refusals",
     "tests.plugins.server",
+    "tests.plugins.servers",
+    "tests.plugins.set_clock",
     "tests.plugins.static_files",
     "tests.plugins.uploads",
 ]

@@ -22,7 +22,7 @@ def packages() -> Iterator[Packages]:
 
 @pytest.mark.parametrize(
     "topology",
-    [pytest.param(each, marks=() if each in {"standalone", "sentinel"} else pytest.mark.full) for each in TOPOLOGIES],
+    [pytest.param(each, marks=() if each == "sentinel" else pytest.mark.full) for each in TOPOLOGIES],
 )
 def test_no_client_sees_what_must_not_be(packages, topology, tmp_path):
     trial = Trial(topology=topology, seed=len(topology), upgrades=3, seconds=120, limits=LIMITS)

@@ -10,7 +10,7 @@ from tests.proof.packages import MODULES
 #: The upgrades of a topology.
 UPGRADES = 25
 #: How often each kind of change is chosen.
-WEIGHTS: Mapping[str, int] = {"upgrade": 12, "fail": 2, "roll back": 3, "remove": 2, "install": 3, "rewrite": 3}
+WEIGHTS: Mapping[str, int] = {"upgrade": 26, "fail": 2, "roll back": 3, "remove": 2, "install": 3, "rewrite": 3}
 
 
 class Schedule:

@@ -118,7 +118,7 @@ def test_whatever_happens_the_rules_hold():
     run_state_machine_as_test(
         Fleet,
         settings=settings(
-            max_examples=number_in("MODFLEET_EXAMPLES", 15) * 10,
+            max_examples=number_in("MODFLEET_EXAMPLES", 15) * 4,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -100,8 +100,9 @@ def test_a_second_one_after_a_restart(node, built, other):
     node.server.call("CONFIG", "REWRITE")
     for key in range(100):
         other.call("SET", f"key{key}", "x" * 10_000)
+    other.call("CONFIG", "SET", "repl-backlog-size", "16kb")  # a limit below it has no effect
     other.call("CONFIG", "SET", "client-output-buffer-limit", "replica 100kb 0 0")
-    other.call("CONFIG", "SET", "rdb-key-save-delay", 10_000)
+    other.call("CONFIG", "SET", "rdb-key-save-delay", 20_000)
     former = node.server.run_id
     wait_for(lambda: not node.runner.heartbeat(hello=False).facts.save_problem)
     with writing(other):
