@@ -3,6 +3,7 @@ from .actors import is_person as is_person
 from .actors import is_shown_person as is_shown_person
 from .actors import person as person
 from .actors import shown as shown
+from .clock import ClockSetBack as ClockSetBack
 from .context import ANONYMOUS as ANONYMOUS
 from .context import SYSTEM as SYSTEM
 from .context import Metadata as Metadata
@@ -56,6 +57,7 @@ from .store import Append as Append
 from .store import ConcurrencyError as ConcurrencyError
 from .store import Condition as Condition
 from .store import append as append
+from .store import follow_clock as follow_clock
 from .subscription import Subscription as Subscription
 from .verification import BrokenLogError as BrokenLogError
 from .verification import newest_head as newest_head

@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from msgspec import json
 
 from eventstore.conf import conf
-from eventstore.envelope import GENESIS_HASH, Row
+from eventstore.envelope import GENESIS_HASH, Row, time_of
 
 #: How many rows `delete_unlocked` deletes in one transaction.
 DELETED_AT_ONCE = 1000
@@ -28,7 +28,7 @@ _CLOCK = {
 # early match and would read the whole table.
 _TIP = {
     "postgresql": """
-        SELECT clock_timestamp(), last.position, last.hash, last.recorded_at, (
+        SELECT clock_timestamp(), last.position, last.hash, last.recorded_at, last.metadata, (
             SELECT count((
                 SELECT 1 FROM eventstore_event WHERE stream = pair ->> 0 AND version = (pair ->> 1)::int
             )) FROM json_array_elements(%s::json) AS expected(pair)
@@ -42,10 +42,10 @@ _TIP = {
                 ORDER BY type, position LIMIT 1
             ) = pair ->> 0
         ) FROM (SELECT 1) AS one LEFT JOIN (
-            SELECT position, hash, recorded_at FROM eventstore_event ORDER BY position DESC LIMIT 1
+            SELECT position, hash, recorded_at, metadata FROM eventstore_event ORDER BY position DESC LIMIT 1
         ) AS last ON true""",
     "sqlite": """
-        SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'), last.position, last.hash, last.recorded_at, (
+        SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'), last.position, last.hash, last.recorded_at, last.metadata, (
             SELECT count((
                 SELECT 1 FROM eventstore_event
                 WHERE stream = json_extract(value, '$[0]') AND version = json_extract(value, '$[1]')
@@ -62,7 +62,7 @@ _TIP = {
                 ORDER BY type, position LIMIT 1
             ) = json_extract(value, '$[0]')
         ) FROM (SELECT 1) AS one LEFT JOIN (
-            SELECT position, hash, recorded_at FROM eventstore_event ORDER BY position DESC LIMIT 1
+            SELECT position, hash, recorded_at, metadata FROM eventstore_event ORDER BY position DESC LIMIT 1
         ) AS last ON true""",
 }
 
@@ -102,8 +102,11 @@ class Tip(NamedTuple):
     position: int
     #: The hash at this position.
     hash: str
-    #: The time for the next event.
+    #: The database's clock.
     now: datetime
+    #: The time of the newest event, and that in its column: see `eventstore.clock`. For an empty log as `now`.
+    newest: datetime
+    newest_column: datetime
     #: How many of the expected versions are in the log.
     found: int
     #: True if a stream or a type has grown that must not have grown.
@@ -194,11 +197,11 @@ def read_tip(expected: Mapping[str, int], streams: Collection[Growth] = (), type
     """
     with connection.cursor() as cursor:
         cursor.execute(_TIP[connection.vendor], [_as_json(each) for each in (expected.items(), streams, types)])
-        now, position, last_hash, recorded_at, found, has_grown = cursor.fetchone()
+        now, position, last_hash, recorded_at, metadata, found, has_grown = cursor.fetchone()
     if position is None:
-        return Tip(0, GENESIS_HASH, utc(now), found, has_grown=False)
-    # If the clock was set back, an event still gets no earlier time than the one before it.
-    return Tip(position, last_hash, max(utc(now), utc(recorded_at)), found, bool(has_grown))
+        return Tip(0, GENESIS_HASH, utc(now), utc(now), utc(now), found, has_grown=False)
+    column = utc(recorded_at)
+    return Tip(position, last_hash, utc(now), time_of(metadata, column), column, found, bool(has_grown))
 
 
 def read_tails(versions: Collection[Growth]) -> list[tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from msgspec import json
 import decoding
 from eventstore.actors import shown
 from eventstore.context import Metadata
-from eventstore.registry import decode, upcast_metadata
+from eventstore.registry import decode, encode, upcast_metadata
 
 #: The hash before the first event.
 GENESIS_HASH = "0" * 64
@@ -50,7 +50,7 @@ class RecordedEvent:
     event: Any
     metadata: Metadata
     event_id: UUID
-    #: By the database's clock, in UTC. Never earlier than that of the position before.
+    #: By the database's clock, in UTC. Earlier than that of the position before only for a `ClockSetBack`.
     recorded_at: datetime
     #: SHA-256 in hex, see `chained_hash`.
     hash: str
@@ -79,9 +79,25 @@ def from_row(row: Row, event: object | None = None, metadata: Metadata | None = 
         event=decode(row.type, row.data) if event is None else event,
         metadata=metadata or metadata_of(row.type, row.stream, row.metadata),
         event_id=row.event_id,
-        recorded_at=row.recorded_at,
+        recorded_at=time_of(row.metadata, row.recorded_at),
         hash=row.hash,
     )
+
+
+def time_of(metadata: str, column: datetime) -> datetime:
+    """Return when an event was recorded, from two columns of its row: see `eventstore.clock`."""
+    if '"clock":' not in metadata:  # nearly always: not worth a second decoding
+        return column
+    found: str | None = json.decode(metadata).get("clock")
+    return column if found is None else datetime.fromisoformat(found)
+
+
+def stored_metadata(metadata: Metadata, recorded_at: datetime, column: datetime) -> str:
+    """Return the metadata as stored, with the time of the event if the column has another one."""
+    text = encode(metadata)
+    if recorded_at == column:
+        return text
+    return encode({**decoding.decode(text, dict[str, str]), "clock": recorded_at.isoformat()})
 
 
 def metadata_of(name: str, stream: str, text: str) -> Metadata:

@@ -13,7 +13,7 @@ from django.db.models.functions import Cast
 
 from eventstore.actors import person
 from eventstore.database import read_tails, utc
-from eventstore.envelope import RecordedEvent, Row, from_row
+from eventstore.envelope import RecordedEvent, Row, from_row, time_of
 from eventstore.models import StoredEvent
 from eventstore.registry import stored_names_of
 
@@ -157,6 +157,12 @@ def head() -> int:
         cursor.execute("SELECT max(position) FROM eventstore_event")
         (position,) = cursor.fetchone()
     return position or 0
+
+
+def newest_time() -> datetime | None:
+    """Return when the newest event was recorded, None for an empty log."""
+    row = StoredEvent.objects.order_by("-position").values_list("metadata", "recorded_at").first()
+    return None if row is None else time_of(*row)
 
 
 def position_at(moment: datetime) -> int:

@@ -15,10 +15,12 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError, transaction
 
 from eventstore import projections
+from eventstore.clock import CLOCK_STREAM, JUMP_SECONDS, ClockSetBack
 from eventstore.context import Metadata, current_metadata
-from eventstore.database import hold_append_lock, insert, read_tip
-from eventstore.envelope import RecordedEvent, Row, chained_hash, from_row
+from eventstore.database import database_now, hold_append_lock, insert, read_tip
+from eventstore.envelope import RecordedEvent, Row, chained_hash, from_row, stored_metadata
 from eventstore.observe import Appended, notify_observers
+from eventstore.reading import last_version, newest_time
 from eventstore.registry import encode, name_of, stored_names_of
 from eventstore.waiting import announce
 
@@ -92,6 +94,19 @@ def append(*appends: Append, unless: Sequence[Condition] = ()) -> tuple[Recorded
     return added
 
 
+def follow_clock() -> bool:
+    """If the database's clock was set back, record that, so that the times of events follow it again. Return True then.
+
+    Raises: `ConcurrencyError` if another process has just recorded it.
+    """
+    version, newest, now = last_version(CLOCK_STREAM), newest_time(), database_now()
+    seconds = 0.0 if newest is None else (newest - now).total_seconds()
+    if seconds < JUMP_SECONDS:
+        return False
+    append(Append(CLOCK_STREAM, version, [ClockSetBack(seconds=seconds)]))
+    return True
+
+
 def _committed(added: Sequence[RecordedEvent], began: float, projection_seconds: float) -> None:
     position = added[-1].position
     announce(position)
@@ -110,13 +125,16 @@ def _insert(
     if tip.found < len(expected) or tip.has_grown:
         raise ConcurrencyError(_names(appends))
     position, last_hash = tip.position, tip.hash
+    is_followed = any(isinstance(event, ClockSetBack) for each in appends for event in each.events)
+    now = tip.now if is_followed else max(tip.now, tip.newest)
+    column = max(now, tip.newest_column)
     rows, added = [], []
     for each in appends:
-        text, last_version = encode(each.metadata), each.expected_version + len(each.events)
+        text, newest = stored_metadata(each.metadata, now, column), each.expected_version + len(each.events)
         for version, event in enumerate(each.events, start=each.expected_version + 1):
             position += 1
-            event_id = each.last_event_id if version == last_version else uuid4()
-            row = Row(position, each.stream, version, name_of(type(event)), encode(event), text, event_id, tip.now)
+            event_id = each.last_event_id if version == newest else uuid4()
+            row = Row(position, each.stream, version, name_of(type(event)), encode(event), text, event_id, column)
             row = row._replace(hash=(last_hash := chained_hash(last_hash, row)))
             rows.append(row)
             added.append(from_row(row, event, each.metadata))

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from eventstore import RecordedEvent
+from eventstore import ClockSetBack, RecordedEvent
 from rollout.domain.fleet.events import FleetFrozen, FleetThawed
 from rollout.models import FleetFreeze
-from rollout.projections.rows import save
+from rollout.projections.rows import no_later_than, save
 
 
 class FleetProjection:
     name = "fleet"
     version = 2
-    handles = (FleetFrozen, FleetThawed)
+    handles = (FleetFrozen, FleetThawed, ClockSetBack)
     tables = (FleetFreeze,)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
@@ -22,6 +22,9 @@ class FleetProjection:
                     row = FleetFreeze(frozen=True, reason=reason, actor=each.shown_actor, frozen_at=each.recorded_at)
                 case FleetThawed() if row is not None:
                     row.frozen, row.thawed_at = False, each.recorded_at
+                case ClockSetBack() if row is not None:
+                    no_later_than(row, each.recorded_at)
+                    continue
             if row is not None:
                 row.position, row.event_id = each.position, each.event_id
         if row is not None:

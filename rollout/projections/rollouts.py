@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 
 import msgspec
 
-from eventstore import RecordedEvent, is_shown_person
+from eventstore import ClockSetBack, RecordedEvent, is_shown_person
 from rollout.domain.placement.events import (
     OperationCancelRequested,
     OperationFinished,
@@ -48,6 +49,7 @@ from rollout.projections.actions import action_of, joined
 from rollout.projections.attempts import BAD
 from rollout.projections.cluster_target import update_target
 from rollout.projections.counters import counter_of, former_key, operation_key
+from rollout.projections.deadlines import begin_waits_again, deadline, may_run_until
 from rollout.projections.requesters import canceler_of, is_automatic, requester_of
 from rollout.projections.rollout_document import document
 from rollout.projections.rollout_rows import (
@@ -93,9 +95,6 @@ OPERATION_EVENTS = (
     OperationReportedLate,
     ReportRejected,
 )
-#: Seconds after a release in which an agent may still begin the operation, at most: half the life of a download link, and
-#: the time of a repetition.
-BEGINS_SECONDS = 600.0
 #: Events after which a rollout belongs to another request.
 _TURNS = (RolloutStarted, RolloutRejected, AbortRequested, RollbackRequested)
 #: Reasons for which a node is not restored, but that are no failure: canceled, taken over, decommissioned.
@@ -115,10 +114,18 @@ _OfOperation = (
 class RolloutProjection:
     name = "rollouts"
     version = 8
-    handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS)
+    handles = (*ROLLOUT_EVENTS, *OPERATION_EVENTS, ClockSetBack)
     tables = (Rollout, Operation, TimelineEntry, ClusterTarget)
 
     def apply(self, batch: Sequence[RecordedEvent]) -> None:
+        for is_clock, events in groupby(batch, key=lambda each: isinstance(each.event, ClockSetBack)):
+            if is_clock:
+                for each in events:
+                    begin_waits_again(each.recorded_at)
+            else:
+                self._apply([*events])
+
+    def _apply(self, batch: Sequence[RecordedEvent]) -> None:
         uids = {each.event.rollout for each in batch}
         keys = {operation_key(each.event.rollout, each.event.node) for each in batch if hasattr(each.event, "node")}
         ended = {each.event.node for each in batch if isinstance(each.event, OperationFinished)}
@@ -211,7 +218,7 @@ class RolloutFold:
                 operation = self._operation(event)
                 operation.started_at = operation.started_at or now
                 # A node may start an operation that was taken back while the node seemed offline.
-                operation.deadline_at = operation.deadline_at or self._deadline(event.rollout, now)
+                operation.deadline_at = operation.deadline_at or deadline(self.rollouts[event.rollout], now)
                 operation.reason, operation.message = event.reason or "", event.message
                 self._move(operation, event.phase)
             case OperationFinished():
@@ -292,7 +299,7 @@ class RolloutFold:
         operation.touched = True
         operation.had = None if event.before is None else msgspec.to_builtins(event.before)
         operation.released_at = now
-        operation.deadline_at = self._deadline(event.rollout, now)
+        operation.deadline_at = deadline(self.rollouts[event.rollout], now)
         operation.releases += 1
         operation.expects = None if event.expects is None else msgspec.to_builtins(event.expects)
         operation.reason = operation.message = ""
@@ -307,19 +314,12 @@ class RolloutFold:
         self._move(operation, Phase.SCHEDULED)
         operation.deadline_at = None
         if event.reason is None:
-            operation.may_run_until = self._may_run_until(operation, now)
+            operation.may_run_until = may_run_until(self.rollouts[event.rollout], now)
             operation.waiting_since = None
         else:
             operation.waiting_since = operation.waiting_since or now
             operation.returned_at = operation.wait_noted_at = now
             operation.reason, operation.message = event.reason, event.message
-
-    def _may_run_until(self, operation: Operation, now: datetime) -> datetime:
-        """Return until when the node may carry out a command that it has not answered."""
-        return self._deadline(operation.rollout, now) + timedelta(seconds=BEGINS_SECONDS)
-
-    def _deadline(self, rollout: str, released_at: datetime) -> datetime:
-        return released_at + timedelta(seconds=self.rollouts[rollout].strategy["node_deadline_seconds"])
 
     def _finish(self, event: OperationFinished, recorded: RecordedEvent) -> None:
         operation, rollout, now = self._operation(event), self.rollouts[event.rollout], recorded.recorded_at
@@ -339,7 +339,7 @@ class RolloutFold:
         operation.finished_at, operation.deadline_at = now, None
         if before != Phase.SCHEDULED:  # else what holds is what holds since it was given back
             is_unanswered = event.answered is False and operation.touched
-            operation.may_run_until = self._may_run_until(operation, now) if is_unanswered else None
+            operation.may_run_until = may_run_until(rollout, now) if is_unanswered else None
         operation.waiting_since = operation.wait_noted_at = None
         operation.healthy = event.phase not in {Phase.FAILED, Phase.TIMED_OUT}
         waiting = self.behind.pop((event.node, event.module_name), None)

@@ -1,9 +1,11 @@
 """Reads and writes many rows by their keys."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TypeVar
 
 from django.db import models
+from django.db.models import Q
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -26,3 +28,20 @@ def save(model: type[Row], rows: Iterable[Row]) -> None:
         unique_fields=[model._meta.pk.name],
         update_fields=columns,
     )
+
+
+def rows_later_than(model: type[Row], now: datetime) -> list[Row]:
+    """Return the rows with any time later than `now`."""
+    later = Q(*((f"{name}__gt", now) for name in _times_of(model)), _connector=Q.OR)
+    return list(model._base_manager.filter(later))
+
+
+def no_later_than(row: models.Model, now: datetime) -> None:
+    """Make no time of the row later than `now`."""
+    for name in _times_of(type(row)):
+        at = getattr(row, name)
+        setattr(row, name, at and min(at, now))
+
+
+def _times_of(model: type[models.Model]) -> list[str]:
+    return [each.name for each in model._meta.concrete_fields if isinstance(each, models.DateTimeField)]

@@ -32,7 +32,7 @@ from rollout.domain.strategy import OnFailure, Strategy
 from rollout.domain.topology.places import places_of
 from rollout.messages import Activation, Reason
 from rollout.planning import shards
-from rollout.projections.rollouts import RolloutFold
+from rollout.projections import rollouts
 from rollout.queries import turns
 from tests.simulation import agents, heartbeats
 from tests.simulation.chance import simulate
@@ -245,8 +245,8 @@ def test_a_return_that_counts_is_found(monkeypatch, changes, rule):
         give_back(fold, event, now)
         vars(fold._operation(event)).update(changes)
 
-    give_back = RolloutFold._give_back
-    monkeypatch.setattr(RolloutFold, "_give_back", counts)
+    give_back = rollouts.RolloutFold._give_back
+    monkeypatch.setattr(rollouts.RolloutFold, "_give_back", counts)
     world = World(nodes=1)
     world.start(ALL)
     world.load_data("n000", 20.0)
@@ -306,7 +306,7 @@ def test_a_state_before_that_the_node_never_had_is_found(wrong):
 
 def test_work_without_a_deadline_is_found(monkeypatch):
     monkeypatch.setattr(World, "_note", lambda *_: None)  # it would want the deadline itself
-    monkeypatch.setattr(RolloutFold, "_deadline", lambda *_: None)
+    monkeypatch.setattr(rollouts, "deadline", lambda *_: None)
     breaks("what is in hand has a deadline", World().start, ALL)
 
 

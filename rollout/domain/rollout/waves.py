@@ -39,9 +39,11 @@ def advance_waves(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]
 def _close_wave(state: RolloutState, snapshot: Snapshot) -> list[RolloutEvent]:
     """Return what follows after all nodes of the wave have ended: the soak, the gate, the end."""
     seconds = state.strategy.soak_seconds
+    until = snapshot.now + timedelta(seconds=seconds)
     if state.wave_phase == WavePhase.RUNNING and seconds and not is_nothing_to_watch(snapshot):
-        until = snapshot.now + timedelta(seconds=seconds)
         return [WaveSoaking(rollout=state.uid, wave=state.wave, until=until)]
+    if seconds and state.wave_phase == WavePhase.SOAKING and state.soak_until and state.soak_until > until:
+        return [WaveSoaking(rollout=state.uid, wave=state.wave, until=until)]  # the clock was set back: it begins again
     if state.wave_phase == WavePhase.SOAKING and state.soak_until is not None and snapshot.restarted_at is not None:
         until = snapshot.restarted_at + timedelta(seconds=seconds)
         if until > state.soak_until:  # a restart during the soak: it begins again

@@ -18,7 +18,7 @@ from rollout.delivery.broker_users import BrokerUsers
 from rollout.delivery.outbox import publish_due
 from rollout.delivery.rekeys import Rekeys
 from rollout.delivery.signals import relay_caught_up
-from rollout.process import timeouts
+from rollout.process import clock, timeouts
 from rollout.process.manager import ProcessManager
 from rollout.reconciliation.reconciler import Reconciler, reconcile
 from rollout.tasks import sweep
@@ -90,6 +90,7 @@ def run_once(
     wakes: list[datetime | None] = []
     steps: tuple[Callable[[], Any], ...] = (
         *first,
+        clock.follow,
         timeouts.end_overdue_operations,
         timeouts.end_operations_of_decommissioned_nodes,
         reconciled,
