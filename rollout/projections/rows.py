@@ -32,16 +32,16 @@ def save(model: type[Row], rows: Iterable[Row]) -> None:
 
 def rows_later_than(model: type[Row], now: datetime) -> list[Row]:
     """Return the rows with any time later than `now`."""
-    later = Q(*((f"{name}__gt", now) for name in _times_of(model)), _connector=Q.OR)
+    later = Q(*((f"{name}__gt", now) for name in times_of(model)), _connector=Q.OR)
     return list(model._base_manager.filter(later))
 
 
 def no_later_than(row: models.Model, now: datetime) -> None:
     """Make no time of the row later than `now`."""
-    for name in _times_of(type(row)):
+    for name in times_of(type(row)):
         at = getattr(row, name)
         setattr(row, name, at and min(at, now))
 
 
-def _times_of(model: type[models.Model]) -> list[str]:
+def times_of(model: type[models.Model]) -> list[str]:
     return [each.name for each in model._meta.concrete_fields if isinstance(each, models.DateTimeField)]
