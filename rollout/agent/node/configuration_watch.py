@@ -35,7 +35,7 @@ class _Kept(msgspec.Struct):
 
 
 class ConfigurationWatch:
-    """Compares the lines at each heartbeat. `directory`: of the journal. For one thread at a time."""
+    """Compares the lines at each heartbeat, and before each operation. `directory`: of the journal."""
 
     def __init__(self, persistence: Persistence, directory: Path) -> None:
         self._persistence = persistence
@@ -45,7 +45,7 @@ class ConfigurationWatch:
             persistence.reader.main = self._kept.main
 
     def observe(self, info: Mapping[str, str], *, rewrites: bool) -> tuple[ConfigurationChange, ...]:
-        """Return the newest changes. `info`: the section `server` of INFO. `rewrites`: no operation is in progress."""
+        """Return the newest changes. `info`: the section `server` of INFO. `rewrites`: no operation has begun, and none can."""
         try:
             with self._persistence.lock:  # no CONFIG REWRITE of ours is between its two ends
                 self._observe(info, rewrites=rewrites)

@@ -318,6 +318,17 @@ class Node:
         is_needed = self.settings.persistence == "include" and not self.settings.observe
         return known.get(found) if found and is_needed else None
 
+    def repair_configuration(self) -> None:
+        """Put right what another hand has changed in the server's configuration since the last heartbeat. The caller holds the journal,
+        and no operation has begun.
+        """
+        try:
+            with self.server.session() as session:
+                info = session.info("server")
+        except (Failure, RefusedError):
+            info = {}  # its files are read all the same
+        self._watch.observe(info, rewrites=True)
+
     def _configuration_changes(self) -> tuple[ConfigurationChange, ...]:
         with self.journal.try_lock() as is_free:
             return self._watch.observe(self._info, rewrites=is_free)

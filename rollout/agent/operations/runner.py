@@ -93,6 +93,7 @@ class Runner:
             with self.node.journal.lock():
                 if not self._is_recovered:
                     self._recover()
+                self.node.repair_configuration()
                 final = self._answer(command, report)
             self.node.check_start()
         except Exception as error:  # noqa: BLE001 - the outermost loop of a command: it must end in a report

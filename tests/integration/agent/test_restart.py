@@ -79,6 +79,17 @@ def test_a_module_with_a_data_type(node, built):
 
 
 @both
+@pytest.mark.parametrize("name", ["keeps", "greet"])
+def test_lines_that_a_person_has_doubled_since_the_last_heartbeat(node, built, name):
+    assert node.restart(built(name, 1)).phase is Phase.SUCCEEDED
+    node.server.call("CONFIG", "REWRITE")
+    report = node.restart(built(name, 2))
+    assert report.phase is Phase.SUCCEEDED, report
+    assert node.server.loaded() == [(name, 2)]
+    assert len(node.server.lines()) == 1
+
+
+@both
 def test_a_server_that_refuses_module_load(node, built):
     text = node.server.file.read_text()
     node.server.file.write_text(text.replace("enable-module-command local\n", ""))
