@@ -67,12 +67,15 @@ def _has_it(request: RolloutRequest, module: ModuleVersion, node: Node, observed
 
 
 def _with_types(request: RolloutRequest, nodes: Sequence[Node], observed: Observed) -> set[str]:
-    """Return the nodes whose loaded build of the module has data types: no server unloads it."""
+    """Return the nodes whose loaded build of the module has data types: no server unloads it.
+
+    A build that should be loaded counts too: a server that is being restarted may have it a moment later.
+    """
     loaded = {
         node.name: row.content_sha256
         for node in nodes
         for row in observed.versions(request.module_name, node.name)
-        if row.observed == Activation.LOAD
+        if Activation.LOAD in {row.observed, row.desired}
     }
     facts = build_facts(loaded.values())
     return {name for name, content in loaded.items() if content in facts and facts[content].has_types}

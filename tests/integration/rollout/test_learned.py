@@ -66,6 +66,15 @@ def test_it_works(admin, two):
     }
 
 
+@pytest.mark.parametrize("observed", ["load", "files"])
+def test_a_build_with_types_needs_a_restart(admin, two, observed):
+    """Also if its server was away a moment ago: it may load the build again before the operation begins."""
+    learn("greet-1", has_types=True)
+    NodeModule.objects.update(desired="load", observed=observed)
+    skipped = plan(admin, activation="load")["skipped"]
+    assert {each["node"]: each["reason"] for each in skipped} == {"n1": "restart_required", "n2": "restart_required"}
+
+
 def test_nothing_is_known_yet(admin, two):
     learned = plan(admin)["learned"]
     assert (learned["has_types"], learned["commands"], learned["in_words"]) == (None, None, NOT_KNOWN)
