@@ -5,8 +5,10 @@ BIN := .venv/bin
 # Twice as many as cores: tests wait for servers and processes more than they compute.
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
-# Only `make test-full` runs what the marker `full` names: what takes minutes, and a test's second server (tests/plugins/servers.py).
+# Only `make test-full` runs what the marker `full` names: what takes minutes, and what has its turn another time
+# (tests/plugins/turns.py).
 SHORT := and not full
+export MODFLEET_TURN := $(shell git rev-list --count HEAD 2>/dev/null || echo 0)
 # After lint, those that wait most: one part works while another waits.
 PARTS := lint test-browser test-e2e test-sqlite test-postgres
 CODE := accounts api artifacts_app config console decoding durable eventstore modfleet modules_app operations rollout ui webhooks
@@ -46,7 +48,7 @@ test-simulation: setup ## thousands of rollouts under a virtual clock
 	$(PYTEST) -m "not e2e $(SHORT)" tests/simulation
 
 test-postgres: setup ## the tests that depend on the database, on PostgreSQL
-	$(BIN)/python tests/postgres.py $(PYTEST) --guard-dialect -m "dialect $(SHORT)" tests/integration
+	MODFLEET_TURN= $(BIN)/python tests/postgres.py $(PYTEST) --guard-dialect -m "dialect $(SHORT)" tests/integration
 
 test-e2e: setup
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e $(SHORT)" tests/e2e

@@ -12,7 +12,7 @@ pytest_plugins = [
     "tests.plugins.rate_limits",
     "tests.plugins.refusals",
     "tests.plugins.server",
-    "tests.plugins.servers",
+    "tests.plugins.turns",
     "tests.plugins.set_clock",
     "tests.plugins.static_files",
     "tests.plugins.uploads",

