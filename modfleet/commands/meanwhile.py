@@ -5,10 +5,12 @@ rollout, and ends when an answer shows that no node of it is in progress. So it 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from modfleet.client import NODES, ROLLOUTS, Client, Document, UnreachableError, path_to
+from httpx import codes
+
+from modfleet.client import NODES, ROLLOUTS, Client, Document, RefusedError, UnreachableError, path_to
 from modfleet.proof.history import Change, Way
 from modfleet.watch import FINAL
 
@@ -22,6 +24,8 @@ class Seen:
 
     rollout: Document
     started_at: float
+    #: Whoever waits for the end of all changes waits for this one.
+    is_ours: bool
     #: None while a node is in progress, or may be.
     ended_at: float | None = None
 
@@ -49,15 +53,19 @@ class Kind:
 
 
 class Rollouts:
-    """The rollouts of the control plane from now on. `uid`: one that is looked at however old it is."""
+    """The rollouts of the control plane from now on. `uid`: one that is looked at however old it is. `run_ids`: of the servers that the
+    clients reach.
+    """
 
-    def __init__(self, api: Client, uid: str | None = None) -> None:
-        self._api = api
+    def __init__(self, api: Client, uid: str | None = None, *, run_ids: Collection[str] = ()) -> None:
+        self._api, self._clients_reach = api, set(run_ids)
         self._wanted = [] if uid is None else [uid]
         self._looked_at = time.monotonic()
         listed = list(api.every(ROLLOUTS, most=RECENT))
         #: Rollouts that had ended before.
         self._over = {each["uid"] for each in listed if is_over(each)}
+        #: Rollouts that wait or run already. They may be of others, and wait for days.
+        self._older = {each["uid"] for each in listed} - self._over - set(self._wanted)
         #: How many attempts of the others had ended before, by rollout and node.
         self._ended = {
             (uid, node["node"]): len(node["outcomes"])
@@ -82,11 +90,17 @@ class Rollouts:
         except UnreachableError as error:
             self.problem = str(error)
             return
+        except RefusedError as error:
+            if not may_pass(error):
+                raise
+            self.problem = str(error)
+            return
         self.problem, self._looked_at = "", began
 
     @property
     def running(self) -> list[str]:
-        return [uid for uid, each in self.seen.items() if each.ended_at is None]
+        """Those that have not ended, and are not of others."""
+        return [uid for uid, each in self.seen.items() if each.ended_at is None and each.is_ours]
 
     def _see(self, rollout: Document) -> None:
         uid = rollout["uid"]
@@ -94,8 +108,9 @@ class Rollouts:
             return
         if uid not in self.seen:
             nodes = self._nodes(uid)
-            self.seen[uid] = Seen(rollout, self._looked_at)
             self._note_processes(nodes)
+            is_ours = uid in self._wanted or (uid not in self._older and self._reach(nodes))
+            self.seen[uid] = Seen(rollout, self._looked_at, is_ours=is_ours)
         seen = self.seen[uid]
         seen.rollout = rollout
         if seen.ended_at is None and is_over(rollout):
@@ -103,6 +118,10 @@ class Rollouts:
 
     def _nodes(self, uid: str) -> list[Document]:
         return list(self._api.every(path_to(ROLLOUTS, uid, "nodes")))
+
+    def _reach(self, nodes: list[Document]) -> bool:
+        """Return True if the clients reach a server of these nodes."""
+        return any(self._run_ids.get(each["node"], set()) & self._clients_reach for each in nodes)
 
     def _note_processes(self, nodes: list[Document]) -> None:
         for each in nodes:
@@ -130,10 +149,11 @@ class Rollouts:
                 if not address:
                     notes.append(f"The node {node['node']} was changed, and its server is none that the clients reach.")
                     continue
-                before = versions[address] if ours else ""
+                before = versions.get(address, "") if ours else ""
                 kind = change_of_node(node, seen.rollout, before=before, now=servers.after.get(address, ""))
                 groups.setdefault(kind, []).append(address)
-                versions[address] = versions[address] if kind.is_undone or not ours else kind.after
+                if ours and not kind.is_undone:
+                    versions[address] = kind.after
             if seen.ended_at is None:
                 notes.append(f"The rollout {uid} had not ended when the recording ended.")
             found += _changes_of(seen, groups, now)
@@ -145,6 +165,11 @@ class Rollouts:
 
     def _address(self, node: str, servers: Servers) -> str:
         return next((servers.by_run_id[each] for each in self._run_ids.get(node, ()) if each in servers.by_run_id), "")
+
+
+def may_pass(error: RefusedError) -> bool:
+    """Return True if the same request may be answered later."""
+    return error.status == codes.TOO_MANY_REQUESTS or error.status >= codes.INTERNAL_SERVER_ERROR
 
 
 def is_over(rollout: Document) -> bool:

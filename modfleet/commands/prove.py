@@ -66,7 +66,7 @@ def prove(
 
     Give one of COMMAND, --rollout and --minutes. The certificate is printed as Markdown, with --json as JSON. Both are also
     written to a new directory, with the histories. The exit code is 0 only if no rule was violated, a write was
-    acknowledged, and all keys were deleted.
+    acknowledged, COMMAND has succeeded, a rollout changed a server (not with --minutes), and all keys were deleted.
     """
     if sum(each is not None for each in (command or None, rollout, minutes)) != 1:
         raise UsageError("Give exactly one of -- COMMAND, --rollout UID and --minutes N.")

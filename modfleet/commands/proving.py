@@ -21,9 +21,9 @@ from rich.text import Text
 
 import decoding
 from modfleet.client import HEAD, ROLLOUTS, RefusedError, UnreachableError, path_to
-from modfleet.commands.meanwhile import Rollouts, Servers, is_over
+from modfleet.commands.meanwhile import Rollouts, Servers, is_over, may_pass
 from modfleet.commands.session import Session, printable
-from modfleet.failure import ExitCode, UsageError
+from modfleet.failure import CommandError, ExitCode, UsageError
 from modfleet.proof.certificate import Facts, Head, Run, count_retries, digests, markdown, write
 from modfleet.proof.checker import Limits, check
 from modfleet.proof.history import Change, Journal, changes_file
@@ -36,8 +36,12 @@ LOOK_SECONDS = 0.5
 LINE_SECONDS = 10.0
 #: How long a control plane that does not answer is asked again at the end, seconds.
 CONTROL_PATIENCE = 60.0
+#: How long the user's command may take to end after SIGTERM, seconds.
+COMMAND_PATIENCE = 10.0
 #: Lines of a failed command that are shown.
 LAST_LINES = 5
+
+INTERRUPTED = "Interrupted: no certificate is written. The keys are being deleted; a second Ctrl-C leaves them."
 
 Answer = TypeVar("Answer")
 
@@ -61,7 +65,6 @@ def prove_staging(session: Session, order: Order, *, yes: bool) -> ExitCode:
     staging = _sane(read_staging(order.file), yes=yes)
     if order.command and shutil.which(order.command[0]) is None:
         raise UsageError(f"{order.command[0]} is not a program that can be found.")
-    rollouts = Rollouts(session.api, order.rollout)
     if order.rollout is not None and is_over(session.api.get(path_to(ROLLOUTS, order.rollout))):
         raise UsageError(f"The rollout {order.rollout} has ended. Start the proof while it is in progress.")
     began = datetime.now(UTC)
@@ -70,29 +73,32 @@ def prove_staging(session: Session, order: Order, *, yes: bool) -> ExitCode:
         raise UsageError(f"{folder} exists already. Name a new directory with --out.")
     seed = secrets.randbelow(2**31) if order.seed is None else order.seed
     proof = Proof(staging, folder, seed=seed, run=secrets.token_hex(4))
-    proof.prepare()
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be created: {error.strerror}.") from error
-    session.note(f"Keys begin with {proof.commands.prefix}. Ctrl-C ends the proof and deletes them.")
     notes: list[str] = []
     left: list[str] = []
     with _signals_as_interrupts(), _progress() as progress:
+        proof.prepare()
+        run_ids = [each.run_id for each in proof.before.servers.values()]
+        rollouts = Rollouts(session.api, order.rollout, run_ids=run_ids)
         try:
-            _Recording(session, order, proof, rollouts, progress).run(notes)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be created: {error.strerror}.") from error
+        session.note(f"Keys begin with {proof.commands.prefix}. Ctrl-C ends the proof and deletes them.")
+        is_interrupted = False
+        try:
+            is_done = _Recording(session, order, proof, rollouts, progress).run(notes)
             proof.end()
             notes += _reached(lambda: proof.dump(progress.say))
         except KeyboardInterrupt:
-            session.note(
-                "Interrupted: no certificate is written. The keys are being deleted; a second Ctrl-C leaves them."
-            )
+            is_interrupted = True
+            session.note(INTERRUPTED)
             raise
         finally:
-            left = _clean_up(session, proof, progress)
+            left = _clean_up(session, proof, progress, is_last=is_interrupted)
         notes += [f"Not deleted: {each}" for each in left]
         run = _judged(session, proof, rollouts, staging, notes, progress)
-    return _certify(session, folder, run, made_at=f"{began:%Y-%m-%dT%H:%M:%SZ}", is_clean=not left)
+    is_done = is_done and (order.minutes is not None or bool(run.verdict.changes))
+    return _certify(session, folder, run, made_at=f"{began:%Y-%m-%dT%H:%M:%SZ}", is_right=is_done and not left)
 
 
 def _sane(staging: Staging, *, yes: bool) -> Staging:
@@ -108,12 +114,17 @@ def _reached(dump: Callable[[], list[str]]) -> list[str]:
         return [f"No server was read at the end: {error}"]
 
 
-def _clean_up(session: Session, proof: Proof, progress: "Progress") -> list[str]:
-    """End the recorders and delete their keys. Return those that are left. A second Ctrl-C leaves them."""
+def _clean_up(session: Session, proof: Proof, progress: "Progress", *, is_last: bool) -> list[str]:
+    """End the recorders and delete their keys. Return those that are left. The second Ctrl-C, if `is_last` the next one, leaves them."""
     try:
-        proof.end()
+        with suppress(CommandError):  # a recorder that has died: what it has not written down is deleted all the same
+            proof.end()
         left = proof.clean_up(progress.say)
     except KeyboardInterrupt:
+        if not is_last:
+            session.note(INTERRUPTED)
+            _clean_up(session, proof, progress, is_last=True)
+            raise
         session.note(f"Keys are left: those that begin with {proof.commands.prefix}.")
         raise
     if left:
@@ -128,7 +139,9 @@ def _signals_as_interrupts() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    former = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # `nohup` has set SIGHUP to be ignored.
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
+    former = {each: signal.signal(each, interrupt) for each in numbers}
     try:
         yield
     finally:
@@ -145,20 +158,25 @@ class _Recording:
         self._rollouts, self._progress = rollouts, progress
         self._phases: dict[str, str] = {}
 
-    def run(self, notes: list[str]) -> None:
-        """Record from the baseline before the change to the one after it."""
+    def run(self, notes: list[str]) -> bool:
+        """Record from the baseline before the change to the one after it. Return False if the user's command has failed."""
+        is_done = True
         self._proof.start()
         if self._order.minutes is not None:
             self._record(time.monotonic() + self._order.minutes * 60, lambda: bool(self._rollouts.running))
-            return
+            return is_done
         if self._order.command:
             self._record(time.monotonic() + self._order.baseline)
-            self._record_command(notes)
+            is_done = self._record_command(notes)
         else:
-            self._record(time.monotonic(), lambda: self._order.rollout in self._rollouts.running)
+            self._record(time.monotonic(), self._is_in_progress)
         self._record(time.monotonic() + self._order.baseline, lambda: bool(self._rollouts.running))
+        return is_done
 
-    def _record_command(self, notes: list[str]) -> None:
+    def _is_in_progress(self) -> bool:
+        return self._order.rollout in self._rollouts.running or self._order.rollout not in self._rollouts.seen
+
+    def _record_command(self, notes: list[str]) -> bool:
         log = self._proof.folder / "command.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - the user's own command
@@ -169,18 +187,20 @@ class _Recording:
         finally:
             if process.poll() is None:
                 process.terminate()
-            code = process.wait()
+            code = _ended(process)
         if code:
             last = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
             self._session.note(printable(f"The command ended with exit code {code}: {' / '.join(last)}"))
             notes.append(f"The command ended with exit code {code}. command.log has its output.")
+        return code == 0
 
     def _record(self, due: float, is_busy: Callable[[], bool] = lambda: False) -> None:
         """Look at the histories and the rollouts until `due`, and then as long as `is_busy`."""
         while True:
+            was_busy = is_busy()  # a command that ends now may have begun a rollout that the look finds
             self._rollouts.look()
             self._show(due)
-            if (left := due - time.monotonic()) <= 0 and not is_busy():
+            if (left := due - time.monotonic()) <= 0 and not was_busy and not is_busy():
                 return
             time.sleep(LOOK_SECONDS if left <= 0 else min(left, LOOK_SECONDS))
 
@@ -198,6 +218,14 @@ class _Recording:
         if self._rollouts.problem:
             parts.append(f"connection lost, retrying: {self._rollouts.problem}")
         self._progress.say(", ".join(parts))
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    try:
+        return process.wait(COMMAND_PATIENCE)
+    except subprocess.TimeoutExpired:  # the keys must be deleted
+        process.kill()
+        return process.wait()
 
 
 # --- Verdict ----------------------------------------------------------------------------------------------------------
@@ -251,22 +279,26 @@ def _head(session: Session) -> tuple[Head | None, list[str]]:
     """Return the head of the log, or why it is not known. An older control plane does not show it."""
     try:
         return _patiently(lambda: decoding.convert(session.api.get(HEAD), Head)), []
-    except RefusedError as error:
+    except (RefusedError, UnreachableError) as error:
         return None, [f"The head of the log is not known: {error}"]
 
 
 def _patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask the control plane, again if it does not answer. Raises: as `ask`, `UnreachableError` after the patience."""
+    """Ask the control plane, again if it does not answer. Raises: as `ask`, after the patience."""
     due = time.monotonic() + CONTROL_PATIENCE
     while True:
-        with suppress(UnreachableError):
+        try:
             return ask()
-        if time.monotonic() > due:
-            return ask()
+        except UnreachableError:
+            if time.monotonic() > due:
+                raise
+        except RefusedError as error:
+            if not may_pass(error) or time.monotonic() > due:
+                raise
         time.sleep(LOOK_SECONDS)
 
 
-def _certify(session: Session, folder: Path, run: Run, *, made_at: str, is_clean: bool) -> ExitCode:
+def _certify(session: Session, folder: Path, run: Run, *, made_at: str, is_right: bool) -> ExitCode:
     release = importlib.metadata.version("modfleet")
     made = write(folder, [run], made_at=made_at, release=release)
     if session.as_json:
@@ -274,7 +306,7 @@ def _certify(session: Session, folder: Path, run: Run, *, made_at: str, is_clean
     else:
         session.print_file(markdown([run], made_at=made_at, release=release))
     session.note(f"The certificate and the histories are in {folder}.")
-    return ExitCode.SUCCEEDED if made["proven"] and is_clean else ExitCode.FAILED
+    return ExitCode.SUCCEEDED if made["proven"] and is_right else ExitCode.FAILED
 
 
 # --- Progress ---------------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ FINAL, RESTARTED = "final", "restarted"
 
 
 class Journal:
-    """Appends records to a file. A record is in the file when `append` returns."""
+    """Appends records to a file. A record is in the file when `append` returns. It raises `OSError`, such as on a full disk."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("ab", buffering=0)
@@ -134,7 +134,9 @@ class Journal:
         self._file.close()
 
     def append(self, record: Call | Change) -> None:
-        self._file.write(self._encode(record) + b"\n")
+        line = self._encode(record) + b"\n"
+        if self._file.write(line) != len(line):
+            raise OSError("only a part of a record could be written")
 
 
 def history_file(folder: Path, client: str) -> Path:

@@ -77,7 +77,7 @@ def entries_of(reply: Any) -> tuple[int, ...]:
 def _number(value: Any) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{_shown(value)} is no whole number") from None
 
 
@@ -88,7 +88,8 @@ def _shown(value: Any) -> str:
 
 @dataclass(slots=True)
 class OwnCommands:
-    """The commands of one client. Two of three calls write."""
+    """The commands of one client. Two of three calls write. A value is read before another one replaces it: else nobody would see that
+    it was lost."""
 
     commands: Commands
     client: str
@@ -96,6 +97,8 @@ class OwnCommands:
     modules: list[str] = field(default_factory=list)
     #: The newest entry of each key that is written to, by the key's number.
     _newest: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(OPEN_KEYS), 0))
+    #: The key whose value was read by the last command, and is replaced by the next one.
+    _read: int | None = None
 
     def use(self, modules: list[str]) -> None:
         self.modules = modules
@@ -103,15 +106,23 @@ class OwnCommands:
     def next(self) -> Step | None:
         if not self.modules:
             return None
-        number = self.random.choice(list(self._newest))
+        number, was_read = self.random.choice(list(self._newest)), False
+        if self._read is not None:
+            number, was_read, self._read = self._read, True, None
         key, entry = f"{self.commands.prefix}{self.client}:{number}", self._newest[number]
-        if entry and self.random.random() < 1 / 3:
+        if entry and not was_read and self._reads(number):
             return self.commands.step(Kind.GET, key)
         self._newest[number] = entry + 1
         if entry + 1 == LONGEST:
             del self._newest[number]
             self._newest[max(number, *self._newest) + 1] = 0
         return self.commands.step(self.commands.kind, key, entry + 1)
+
+    def _reads(self, number: int) -> bool:
+        if self.commands.kind is Kind.SET:
+            self._read = number
+            return True
+        return self.random.random() < 1 / 3
 
     def read(self, step: Step, reply: Any) -> Answer:
         return Answer(entries=self.commands.entries(reply)) if step.kind is Kind.GET else Answer()

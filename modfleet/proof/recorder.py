@@ -7,10 +7,12 @@ modules to use from now on. The process answers with the same line as soon as no
 standard input ends it, after the commands under way have been answered.
 """
 
+import os
 import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -27,6 +29,8 @@ from modfleet.proof.workload import Answer, Lists, Questions, Step, Workload
 
 #: The time between a failed call and the next attempt, seconds.
 RETRY_PAUSE = 0.005
+#: The same for a client with few calls per second. It must be short, compared with the 2 s that a call may take.
+LONGEST_RETRY_PAUSE = 0.1
 #: After the end was asked for, a call is repeated for so long, seconds. A call that is never answered is in the history as such.
 LAST_ATTEMPTS = 30.0
 
@@ -77,6 +81,13 @@ class Recorder:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._record()
+        except BaseException:  # noqa: BLE001 - the outermost loop of the thread: without this client, nothing is proven
+            traceback.print_exc()
+            os._exit(1)
+
+    def _record(self) -> None:
         with Journal(history_file(Path(self._client.folder), self._client.name)) as journal:
             connections = _opened(self._client.path, self._ends)
             while not self._ends.wait(self._client.pace):
@@ -104,7 +115,7 @@ class Recorder:
                 if step.kind is Kind.ASK or time.monotonic() > last:
                     return
             attempt += 1
-            time.sleep(max(RETRY_PAUSE, self._client.pace))
+            time.sleep(min(max(RETRY_PAUSE, self._client.pace), LONGEST_RETRY_PAUSE))
 
     def _call(self, step: Step, attempt: int, connections: Connections) -> Call:
         server, address, error = self._client.server, "", ""
@@ -113,6 +124,8 @@ class Recorder:
             reply, address = connections.call(step.words, step.key)
         except redis.RedisError as refused:
             reply, error = None, words_of(refused)
+        except UnicodeDecodeError as misread:
+            reply, error = None, f"misread: {misread}"
         answered_at = time.monotonic()
         answer = Answer()
         if not error:

@@ -18,7 +18,7 @@ import redis
 import decoding
 from modfleet.failure import CommandError, UsageError
 from modfleet.proof.history import FINAL, Call, Dump, Kind, changes_file, read_calls, write_dump
-from modfleet.proof.own_commands import Commands, filled
+from modfleet.proof.own_commands import OPEN_KEYS, Commands, filled
 from modfleet.proof.paths import Path as Connections
 from modfleet.proof.paths import words_of
 from modfleet.proof.recorder import LAST_ATTEMPTS, Client
@@ -28,6 +28,7 @@ from modfleet.proof.topology import (
     Topology,
     connected,
     find_servers,
+    path_in,
     path_to_server,
     read_keys,
     wait_until_in_step,
@@ -37,6 +38,10 @@ from modfleet.proof.topology import (
 QUESTION_PAUSE = 0.2
 #: How often a key is deleted again if that fails, and the pauses between, seconds.
 DELETIONS, DELETION_PAUSE = 20, 0.5
+#: After so many errors, the next attempt begins.
+DELETION_ERRORS = 10
+#: How long a server may be away when the proof begins, and the pause between two looks, seconds.
+ARRIVAL, ARRIVAL_PAUSE = 10.0, 0.5
 #: How long a recorder may take to end after its last attempt, seconds.
 ENDING = 30.0
 
@@ -83,14 +88,15 @@ class _Recorder:
         with suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
 
-    def join(self, due: float) -> None:
-        """Wait until the process has ended. It is killed at this time."""
+    def join(self, due: float) -> bool:
+        """Wait until the process has ended. It is killed at this time. Return True if it has written down all that it did."""
         try:
             self._process.wait(max(0.0, due - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         _pipe(self._process.stdout).close()
+        return self._process.returncode == 0
 
 
 _ENDED = CommandError("A process that records has ended. Its last words are above.")
@@ -123,10 +129,8 @@ class Proof:
 
     def prepare(self) -> None:
         """Find the servers, and try each command once. Raises: `UsageError` with what a person must change."""
-        try:
-            self.before = self.after = find_servers(self.staging.path)
-        except redis.RedisError as error:
-            raise UsageError(f"No server can be used: {words_of(error)}.") from error
+        self.before = self.after = self._all_servers()
+        self.staging = msgspec.structs.replace(self.staging, path=path_in(self.staging.path, self.before))
         for server in self.before.servers.values():
             self.versions[server.address] = self._version_on(server)
             if not self.versions[server.address]:
@@ -135,6 +139,24 @@ class Proof:
                     "from the start."
                 )
         self._try_commands()
+
+    def _all_servers(self) -> Topology:
+        """Return the servers. One that was just restarted gets some time. Raises: `UsageError` if one cannot be reached."""
+        due = time.monotonic() + ARRIVAL
+        while True:
+            try:
+                found = find_servers(self.staging.path)
+            except redis.RedisError as error:
+                raise UsageError(f"No server can be used: {str(error).rstrip('.')}.") from error
+            if not found.unreached:
+                return found
+            if time.monotonic() > due:
+                address, reason = next(iter(found.unreached.items()))
+                raise UsageError(
+                    f"{address} cannot be reached: {reason.rstrip('.')}. Another server names it, and a proof reads each master and "
+                    "replica."
+                )
+            time.sleep(ARRIVAL_PAUSE)
 
     def _version_on(self, server: Server) -> str:
         try:
@@ -148,14 +170,16 @@ class Proof:
             raise UsageError(f"commands.version: {error}. It must answer the version as in module.json.") from error
 
     def _try_commands(self) -> None:
-        key, name = f"{self.commands.prefix}try", self.commands.kind.value
-        connections = self.staging.path.open()
+        key, name = f"{self.commands.prefix}try", "get"
+        connections = None
         try:
-            name = "get"
+            connections = self.staging.path.open()
             if found := self._reading(connections, key):
                 raise UsageError(
                     f"commands.get: it reads {list(found)} from a key that was never written. Check entries_at."
                 )
+            name = "delete"  # before there is a key: without the right to do this, it would be left
+            connections.call(filled(self.commands.delete, key), key)
             name = self.commands.kind.value
             for entry in (1, 2):
                 connections.call(self.commands.step(self.commands.kind, key, entry).words, key)
@@ -174,9 +198,10 @@ class Proof:
         except ValueError as error:
             raise UsageError(f"commands.get: {error}.") from error
         finally:
-            with suppress(redis.RedisError):
-                connections.call(filled(self.commands.delete, key), key)
-            connections.close()
+            if connections:
+                with suppress(redis.RedisError):
+                    connections.call(filled(self.commands.delete, key), key)
+                connections.close()
 
     def _reading(self, connections: Connections, key: str) -> tuple[int, ...]:
         return self.commands.entries(connections.call(self.commands.step(Kind.GET, key).words, key)[0])
@@ -232,13 +257,14 @@ class Proof:
         return self._counted
 
     def end(self) -> None:
-        """End the recorders after their last answers."""
+        """End the recorders after their last answers. Raises: `CommandError` if a history has not all that its clients did."""
         for each in self._recorders:
             each.end()
         due = time.monotonic() + LAST_ATTEMPTS + ENDING
-        for each in self._recorders:
-            each.join(due)
+        complete = [each.join(due) for each in self._recorders]
         self._recorders.clear()
+        if not all(complete):
+            raise _ENDED
 
     # --- After --------------------------------------------------------------------------------------------------------
 
@@ -274,6 +300,10 @@ class Proof:
     def clean_up(self, progress: Callable[[str], None]) -> list[str]:
         """Delete all keys of this run, by their names. Return the keys that are left, with the reason."""
         keys = self.keys()
+        # A client whose process has died may have begun with another key, and not written that down.
+        highest = max((int(each.rpartition(":")[2]) for each in keys), default=OPEN_KEYS - 1)
+        clients = range(1, self.staging.clients + 1)
+        keys = [f"{self.commands.prefix}client{client}:{number}" for client in clients for number in range(highest + 2)]
         if not keys:
             return []
         progress(f"deleting the keys {self.commands.prefix}*")
@@ -287,21 +317,28 @@ class Proof:
         return [f"{key}: {reason}" for key, reason in left.items()]
 
     def _delete(self, left: dict[str, str]) -> None:
-        """Delete each of these keys. Those that are deleted are left out; the others get the reason."""
+        """Delete each of these keys. Those that are deleted are left out; the others get the reason.
+
+        After some errors it ends. Keys with an error are the last ones then: the shard of the others may work.
+        """
         try:
             connections = self.staging.path.open()
         except redis.RedisError as error:
             left |= dict.fromkeys(left, words_of(error))
             return
+        errors = 0
         try:
             for key in list(left):
                 self._pause()
+                del left[key]
                 try:
                     connections.call(filled(self.commands.delete, key), key)
-                    del left[key]
                 except redis.RedisError as error:
-                    left |= dict.fromkeys(left, words_of(error))
-                    return  # the next attempt has new connections
+                    left[key] = words_of(error)
+                    errors += 1
+                    if errors == DELETION_ERRORS:  # the next attempt has new connections
+                        left |= {each: reason or words_of(error) for each, reason in left.items()}
+                        return
         finally:
             connections.close()
 

@@ -1,6 +1,7 @@
 """The file that names a user's own servers, module and commands: YAML for `modfleet prove --staging`."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
@@ -13,7 +14,7 @@ import decoding
 from modfleet.failure import UsageError
 from modfleet.proof.history import Kind
 from modfleet.proof.own_commands import MODULE_LIST, Commands
-from modfleet.proof.paths import AnyPath, ClusterPath, PlainPath, SentinelPath
+from modfleet.proof.paths import AnyPath, ClusterPath, PlainPath, SentinelPath, Tls
 
 #: More commands per second than this need the user's consent.
 SANE_RATE = 2000
@@ -26,6 +27,15 @@ Hosts = Annotated[tuple[str, ...], Meta(min_length=1)]
 class _Sentinel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hosts: Hosts
     name: Annotated[str, Meta(min_length=1)]
+    username: str | None = None
+    password_file: str | None = None
+
+
+class _Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    check_hostname: bool = True
 
 
 class _Servers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +44,7 @@ class _Servers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cluster: Hosts | None = None
     username: str | None = None
     password_file: str | None = None
+    tls: _Tls | None = None
 
 
 class _Commands(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,38 +111,71 @@ def _path(servers: _Servers, folder: Path) -> AnyPath:
     given = {name: getattr(servers, name) for name in ("url", "sentinel", "cluster")}
     if len([each for each in given.values() if each is not None]) != 1:
         raise ValueError("servers must have exactly one of url, sentinel and cluster")
-    username, password = servers.username, _password(servers.password_file, folder)
-    if username is not None and password is None:
-        raise ValueError("servers.username needs servers.password_file")
+    username, password = servers.username, _password("servers", servers, folder)
+    tls = _tls(servers.tls, folder)
     if servers.url is not None:
-        return PlainPath(urls=(_url(servers.url),), username=username, password=password)
+        url = _url(servers.url)
+        if tls and not url.startswith("rediss:"):
+            raise ValueError("servers.tls needs a URL that begins with rediss://")
+        is_secured = url.startswith("rediss:")
+        return PlainPath(urls=(url,), username=username, password=password, tls=tls or (Tls() if is_secured else None))
     if servers.sentinel is not None:
-        hosts = tuple(_address(each, DEFAULT_PORTS["sentinels"]) for each in servers.sentinel.hosts)
-        return SentinelPath(hosts=hosts, name=servers.sentinel.name, username=username, password=password)
+        return SentinelPath(
+            hosts=tuple(_address(each, DEFAULT_PORTS["sentinels"]) for each in servers.sentinel.hosts),
+            name=servers.sentinel.name,
+            username=username,
+            password=password,
+            sentinel_username=servers.sentinel.username,
+            sentinel_password=_password("servers.sentinel", servers.sentinel, folder),
+            tls=tls,
+        )
     hosts = tuple(_address(each, DEFAULT_PORTS["servers"]) for each in servers.cluster or ())
-    return ClusterPath(hosts=hosts, username=username, password=password)
+    return ClusterPath(hosts=hosts, username=username, password=password, tls=tls)
 
 
-def _password(file: str | None, folder: Path) -> str | None:
+def _password(where: str, given: _Servers | _Sentinel, folder: Path) -> str | None:
     """Return the first line of the file. A relative path begins at the folder of the YAML file."""
-    if file is None:
+    if given.password_file is None:
+        if given.username is not None:
+            raise ValueError(f"{where}.username needs {where}.password_file")
         return None
+    file = folder / given.password_file
     try:
-        password = (folder / file).read_text(encoding="utf-8").partition("\n")[0].strip()
+        password = file.read_text(encoding="utf-8").partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError):
-        raise ValueError(f"servers.password_file: {folder / file} cannot be read") from None
+        raise ValueError(f"{where}.password_file: {file} cannot be read") from None
     if not password:
-        raise ValueError(f"servers.password_file: {folder / file} has no password in its first line")
+        raise ValueError(f"{where}.password_file: {file} has no password in its first line")
     return password
+
+
+def _tls(given: _Tls | None, folder: Path) -> Tls | None:
+    """Return the same with absolute paths. Raises: `ValueError` if a file cannot be used."""
+    if given is None:
+        return None
+    if (given.cert_file is None) != (given.key_file is None):
+        raise ValueError("servers.tls must have both of cert_file and key_file, or none")
+    ca, cert, key = (
+        each and str((folder / each).resolve()) for each in (given.ca_file, given.cert_file, given.key_file)
+    )
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert and key:
+            context.load_cert_chain(cert, key)
+    except OSError as error:
+        files = ", ".join(filter(None, (ca, cert, key)))
+        raise ValueError(f"servers.tls: {files} cannot be used: {error.strerror or error}") from None
+    return Tls(ca_file=ca, cert_file=cert, key_file=key, check_hostname=given.check_hostname)
 
 
 def _url(text: str) -> str:
     """Return the URL with its port."""
     parts = urlsplit(text)
+    if "@" in text:
+        raise ValueError("servers.url: the user belongs into servers.username, the password into servers.password_file")
     if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
         raise ValueError(f"servers.url: {text} is no URL of a server: write redis://HOST:PORT or rediss://HOST:PORT")
-    if "@" in parts.netloc:
-        raise ValueError("servers.url: the user belongs into servers.username, the password into servers.password_file")
+    _require_name(parts.hostname)
     if parts.path.strip("/") or parts.query:
         raise ValueError("servers.url: write it without a database and without options")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -142,7 +186,15 @@ def _address(text: str, port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname or parts.path or parts.username is not None:
         raise ValueError(f"servers: {text} is no address: write HOST:PORT")
+    _require_name(parts.hostname)
     return parts.hostname, _port(parts, port)
+
+
+def _require_name(host: str) -> None:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"servers: {host} is no name of a host") from None
 
 
 def _port(parts: SplitResult, default: int) -> int:

@@ -1,21 +1,18 @@
 """The servers of a user's fleet: masters and replicas, found by asking them, and what each has at the end."""
 
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import redis
-from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from modfleet.proof.own_commands import Commands, filled
-from modfleet.proof.paths import PATIENCE, AnyPath, ClusterPath, PlainPath, SentinelPath, words_of
+from modfleet.proof.paths import AnyPath, ClusterPath, PlainPath, SentinelPath, options_of, words_of
 
 #: How long replicas may take to get what their master has, seconds.
 IN_STEP_SECONDS = 60.0
@@ -27,7 +24,7 @@ _ABSENT = {"fail", "noaddr", "handshake"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that answers. Addresses are `IP:PORT`, so that one server has one name however it is announced."""
+    """A server that answers. Addresses are `HOST:PORT`, as they were given or named."""
 
     address: str
     #: The server that it copies; empty for a master.
@@ -63,23 +60,27 @@ class Topology:
 def find_servers(path: AnyPath, former: Iterable[str] = ()) -> Topology:
     """Return all servers that the given ones name, directly or indirectly. `former`: addresses that were found earlier.
 
+    A server with several addresses is there once, with the first one that answered.
+
     Raises: `redis.RedisError` if no server or Sentinel answers.
     """
-    slots: dict[str, tuple[tuple[int, int], ...]] = {}
+    members: Mapping[str, _Member] = {}
     match path:
         case PlainPath():
             waiting = [address_of(urlsplit(each).hostname or "", urlsplit(each).port or 6379) for each in path.urls]
         case SentinelPath():
             waiting = [_master_of_sentinels(path)]
         case ClusterPath():
-            slots = _cluster_slots(path)
-            waiting = list(slots)
-    waiting += former
+            members = _members_of_cluster(path)
+            waiting = list(members)
+    waiting = [*former, *waiting]  # a server keeps the address that it had
     found: dict[str, Server] = {}
     unreached: dict[str, str] = {}
+    names: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     while waiting:
         address = waiting.pop(0)
-        if address in found or address in unreached:
+        if address in addresses or address in unreached:
             continue
         try:
             with connected(path, address) as client:
@@ -87,42 +88,46 @@ def find_servers(path: AnyPath, former: Iterable[str] = ()) -> Topology:
         except redis.RedisError as error:
             unreached[address] = words_of(error)
             continue
-        found[address] = _server(address, info, slots.get(address, ()))
-        waiting += _named_in(info)
+        addresses[address] = names.setdefault(str(info["run_id"]), address)
+        if addresses[address] == address:
+            found[address] = _server(address, info)
+            if not members:
+                waiting += _named_in(info)
     if not found:
         raise redis.ConnectionError("; ".join(f"{address}: {reason}" for address, reason in unreached.items()))
-    ordered = sorted(found.values(), key=lambda each: (bool(each.master), each.address))
+    for address, member in members.items():  # INFO may name servers of a cluster in another way
+        if name := addresses.get(address):
+            found[name] = replace(found[name], master=member.master, slots=member.slots)
+    servers = [replace(each, master=addresses.get(each.master, each.master)) for each in found.values()]
+    ordered = sorted(servers, key=lambda each: (bool(each.master), each.address))
     return Topology(servers={each.address: each for each in ordered}, unreached=unreached)
 
 
 def address_of(host: str, port: int) -> str:
-    """Return `IP:PORT`; the host as it is if it has no IP address here."""
-    with suppress(OSError):
-        host = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
+    """Return `HOST:PORT`. A name stays a name: a certificate may be for it, and its IP address may change."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def path_to_server(path: AnyPath, address: str) -> PlainPath:
     """Return the path to this server alone."""
-    is_tls = isinstance(path, PlainPath) and path.urls[0].startswith("rediss:")
-    scheme = "rediss" if is_tls else "redis"
-    return PlainPath(urls=(f"{scheme}://{address}",), username=path.username, password=path.password)
+    scheme = "rediss" if path.tls else "redis"
+    return PlainPath(urls=(f"{scheme}://{address}",), username=path.username, password=path.password, tls=path.tls)
+
+
+def path_in(path: AnyPath, topology: Topology) -> AnyPath:
+    """Return the path by which clients also find a new master after a failover. Sentinel and a cluster name it themselves."""
+    if not isinstance(path, PlainPath):
+        return path
+    given = {address_of(urlsplit(each).hostname or "", urlsplit(each).port or 6379) for each in path.urls}
+    others = [path_to_server(path, each).urls[0] for each in topology.servers if each not in given]
+    return msgspec.structs.replace(path, urls=(*path.urls, *others))
 
 
 @contextmanager
 def connected(path: AnyPath, address: str) -> Iterator[Any]:
     """Connect to one server. A replica of a cluster answers reads."""
-    options: dict[str, Any] = {"username": path.username, "password": path.password}
-    with redis.Redis.from_url(
-        path_to_server(path, address).urls[0],
-        **{name: value for name, value in options.items() if value is not None},
-        decode_responses=True,
-        protocol=2,
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
-        retry=Retry(NoBackoff(), 0),
-        single_connection_client=True,
-    ) as client:
+    server = path_to_server(path, address)
+    with redis.Redis.from_url(server.urls[0], **options_of(server), single_connection_client=True) as client:
         if isinstance(path, ClusterPath):
             client.execute_command("READONLY")
         yield client
@@ -146,9 +151,12 @@ def _lags(path: AnyPath, address: str, offset: int, due: float) -> str:
             with connected(path, address) as client:
                 info = client.info("replication")
             reached = int(info.get("slave_repl_offset", info["master_repl_offset"]))
-            if reached >= offset:
+            if info.get("master_link_status") != "up":
+                problem = "has no link to its master"
+            elif reached >= offset:
                 return ""
-            problem = f"has replicated up to {reached}, and its master had {offset}"
+            else:
+                problem = f"has replicated up to {reached}, and its master had {offset}"
         except redis.RedisError as error:
             problem = words_of(error)
         time.sleep(LOOK_SECONDS)
@@ -182,42 +190,65 @@ def read_keys(
 
 
 def _master_of_sentinels(path: SentinelPath) -> str:
-    untyped: Any = Sentinel
-    sentinel = untyped(path.hosts, sentinel_kwargs={"socket_timeout": PATIENCE})
-    try:
-        host, port = sentinel.discover_master(path.name)
-    finally:
-        for each in sentinel.sentinels:
-            each.close()
-    return address_of(host, port)
+    sentinel: Any = path.sentinels()
+    problems = []
+    for (host, port), client in zip(path.hosts, sentinel.sentinels, strict=True):
+        try:
+            if found := client.sentinel_get_master_addr_by_name(path.name):
+                return address_of(*found)
+            problems.append(f"{host}:{port}: this Sentinel knows no master {path.name}")
+        except redis.RedisError as error:
+            problems.append(f"{host}:{port}: {words_of(error)}")
+        finally:
+            client.close()
+    raise redis.ConnectionError("; ".join(problems))
 
 
-def _cluster_slots(path: ClusterPath) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return the servers of the cluster with their slots. Replicas have none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """A server of a cluster. `master`: the address of the one that it copies, empty for a master."""
+
+    master: str
+    slots: tuple[tuple[int, int], ...]
+
+
+def _members_of_cluster(path: ClusterPath) -> Mapping[str, _Member]:
+    """Return the servers of the cluster by address."""
     problems = []
     for host, port in path.hosts:
         try:
             with connected(path, address_of(host, port)) as client:
-                return dict(_cluster_lines(str(client.execute_command("CLUSTER", "NODES")), host))
+                return _members(str(client.execute_command("CLUSTER", "NODES")), host, by_name=path.tls is not None)
         except redis.RedisError as error:
             problems.append(f"{host}:{port}: {words_of(error)}")
     raise redis.ConnectionError("; ".join(problems))
 
 
-def _cluster_lines(text: str, asked: str) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
+def _members(text: str, asked: str, *, by_name: bool) -> Mapping[str, _Member]:
+    """Return what CLUSTER NODES of the server `asked` says. `by_name`: with the names that servers announce, because certificates are
+    for these."""
+    addresses, lines = {}, []
     for line in text.splitlines():
-        _, place, flags, _, _, _, _, _, *ranges = line.split()
+        uid, place, flags, *rest = line.split()
         if _ABSENT & set(flags.split(",")):
             continue
-        host, _, port = place.partition(",")[0].partition("@")[0].rpartition(":")
-        slots = tuple(
-            (int(first), int(last or first))
-            for first, _, last in (each.partition("-") for each in ranges if not each.startswith("["))
-        )
-        yield address_of(host.strip("[]") or asked, int(port)), slots
+        place, _, name = place.partition(",")
+        host, _, port = place.partition("@")[0].rpartition(":")
+        host = (name.partition(",")[0] if by_name else "") or host
+        addresses[uid] = address_of(host.strip("[]") or asked, int(port))
+        lines.append((uid, rest[0], rest[5:]))
+    return {
+        addresses[uid]: _Member(master=addresses.get(master, ""), slots=tuple(_slots(ranges)))
+        for uid, master, ranges in lines
+    }
 
 
-def _server(address: str, info: Mapping[str, Any], slots: tuple[tuple[int, int], ...]) -> Server:
+def _slots(ranges: Iterable[str]) -> Iterator[tuple[int, int]]:
+    for first, _, last in (each.partition("-") for each in ranges if not each.startswith("[")):
+        yield int(first), int(last or first)
+
+
+def _server(address: str, info: Mapping[str, Any]) -> Server:
     is_replica = info["role"] == "slave"
     name, version = ("Valkey", info["valkey_version"]) if "valkey_version" in info else ("Redis", info["redis_version"])
     return Server(
@@ -228,7 +259,6 @@ def _server(address: str, info: Mapping[str, Any], slots: tuple[tuple[int, int],
         offset=int(
             info.get("slave_repl_offset", info["master_repl_offset"]) if is_replica else info["master_repl_offset"]
         ),
-        slots=slots,
     )
 
 

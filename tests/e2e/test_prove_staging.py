@@ -15,7 +15,9 @@ import yaml
 
 from tests.fleet import PASSWORD, PAUSE, ROOT, Fleet, remove_folder, running_fleet, short_folder
 from tests.integration.agent.conftest import VALKEY
+from tests.proof.packages import packages_of
 from tests.shards import Machine, machines, module, sentinel, upload
+from tests.topologies import trio
 from tests.waiting import PATIENCE, wait_for
 
 HOWTO = ROOT / "docs/howto/prove.md"
@@ -150,6 +152,26 @@ def test_an_upgrade_is_proven_and_no_key_is_left(installed, prove, tmp_path):
     assert keys(installed) == []
 
 
+def test_the_clients_follow_a_failover(control, prove, tmp_path):
+    """Without Sentinel and cluster, they ask the other servers which of them is the master now."""
+    with (
+        packages_of(control) as packages,
+        trio(control, "away", VALKEY, save="3600 1", MODFLEET_FAILOVER="command") as shard,
+    ):
+        for version in (1, 2):
+            packages.provide("keeps", version)
+        shard.carry_out("install", "keeps", 1)
+        commands = {"add": ["keeps.add", "{key}", "{entry}"], "get": ["keeps.get", "{key}"]}
+        document = plain(shard.machines[0]) | {"module": "keeps", "commands": commands}
+        process = prove(document, *upgrade("keeps", 2), "--may-interrupt")
+        printed, errors = process.communicate(timeout=PATIENCE * 2)
+        assert process.returncode == 0, printed + errors
+        (run,) = certificate(tmp_path)["runs"]
+        assert (run["topology"], run["changes"]) == ("1 master, 2 replicas", {"upgrade": 1})
+        assert shard.machines[0].master_port() != 0
+        assert keys(shard.machines) == []
+
+
 def test_the_certificate_can_be_repeated(installed, control, prove, tmp_path):
     prove(plain(installed[0]), "--minutes", "0.1").communicate(timeout=PATIENCE)
     made = certificate(tmp_path)
@@ -225,7 +247,7 @@ def test_ctrl_c_deletes_the_keys(installed, prove, tmp_path, number):
         ({"entries_at": 0}, "commands.get: 'a' is no whole number."),
         ({"entries_at": 1}, "it reads [1] from a key that was never written. Check entries_at."),
         ({"rate": 5000}, "rate: 5,000 per second is more than 2,000. --yes accepts that."),
-        ({"servers": {"url": "redis://127.0.0.1:1"}}, "No server can be used: closed: "),
+        ({"servers": {"url": "redis://127.0.0.1:1"}}, "No server can be used: 127.0.0.1:1: closed: "),
         ({"commands": {"add": ["nothing", "{key}", "{entry}"], "get": ["GET", "{key}"]}}, "commands.add failed: "),
     ],
 )

@@ -17,10 +17,10 @@ BATCH = 1000
 
 
 def dump(folder: Path, moment: str, site: Site, control: Machine) -> None:
-    """Write what each server has, once each replica has all of its master."""
+    """Write what each server has, once it serves, and each replica has all of its master."""
     masters = {each.port: each for each in site.machines}
     for each in site.machines:
-        wait_for(partial(_is_in_step, each, masters))
+        wait_for(partial(_is_ready, each, masters))
     for each in (*site.machines, control):
         master = masters.get(each.master_port())
         with redis.Redis(unix_socket_path=str(each.socket), decode_responses=True, protocol=2) as client:
@@ -29,8 +29,10 @@ def dump(folder: Path, moment: str, site: Site, control: Machine) -> None:
             write_dump(folder, moment, found, _keys(client, modules))
 
 
-def _is_in_step(machine: Machine, masters: dict[int, Machine]) -> bool:
+def _is_ready(machine: Machine, masters: dict[int, Machine]) -> bool:
     try:
+        if machine.info("cluster")["cluster_enabled"] and machine.call("CLUSTER INFO")["cluster_state"] != "ok":
+            return False
         port = machine.master_port()
         return machine.answers() and (not port or machine.is_in_step(masters[port]))
     except redis.RedisError:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import redis
 
 from modfleet.proof.history import Change, Journal
+from rollout.agent.restart.held import HeldFile
 from tests.fleet import PAUSE, Fleet
 from tests.proof.clocks import Clock
 from tests.proof.proxy import Link
@@ -57,6 +58,13 @@ class Plan:
     hours: float
     #: True if a server saves while its disk is full, or is killed by SIGKILL although SIGTERM would do.
     is_hard: bool
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """A fault that lasts. `is_noticed`: clients may notice it."""
+
+    is_noticed: bool
 
 
 def kinds_for(*, is_replicated: bool) -> Mapping[str, int]:
@@ -155,8 +163,11 @@ class Faults:
     # --- Processes ----------------------------------------------------------------------------------------------------
 
     def _kill_agent(self, machine: Machine) -> None:
-        with self._fault("kill agent", machine):
+        """If it dies during a failover, the master may stay paused until the agent is back (docs/howto/restarts.md)."""
+        with self._fault("kill agent", machine) as fault:
             machine.leave()
+            held = HeldFile(machine.folder / "journal").read()
+            fault.is_noticed = bool(held and held.failover and not held.failed_over)
             machine.join(self._fleet)
             self._wait_until_heard(machine)
 
@@ -257,9 +268,10 @@ class Faults:
     # --- What is written down, and its end ----------------------------------------------------------------------------
 
     @contextmanager
-    def _fault(self, kind: str, *machines: Machine, is_noticed: bool = False) -> Iterator[None]:
+    def _fault(self, kind: str, *machines: Machine, is_noticed: bool = False) -> Iterator[Fault]:
         started = time.monotonic()
-        yield
+        fault = Fault(is_noticed=is_noticed or kind in NOTICED)
+        yield fault
         self._journal.append(
             Change(
                 uid="",
@@ -267,7 +279,7 @@ class Faults:
                 started_at=started,
                 ended_at=time.monotonic(),
                 servers=tuple(each.folder.name for each in machines),
-                is_fault=is_noticed or kind in NOTICED,
+                is_fault=fault.is_noticed,
             )
         )
 

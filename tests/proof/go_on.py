@@ -2,8 +2,8 @@
 
 The phases that runs with faults have shown, besides those of a rollout that nothing hurts: `paused` after a failed node (a killed
 server, a full disk, a package that could not be fetched) or because an agent was silent for three heartbeats, then `running` after a
-retry or a resume; `completed_with_failures` and `failed`, then
-a new rollout that retries; `succeeded` with skipped nodes (a server that was not ready in time), then the same rollout anew.
+retry or a resume; `completed_with_failures` and `failed`, then a new rollout that retries; a rollout that has ended without some nodes (canceled, or
+skipped because a server was not ready in time), then the same rollout anew.
 """
 
 import time
@@ -69,15 +69,18 @@ def go_on(fleet: Fleet, uid: str, *, expected: str = "succeeded", again: Callabl
 
 def _not_done(fleet: Fleet, uid: str, *, but: str = "") -> tuple[str, ...]:
     nodes = fleet.get(f"{ROLLOUTS}/{uid}/nodes", params={"limit": 1000})["results"]
-    return tuple(each["node"] for each in nodes if each["phase"] in NOT_DONE - {but} and each["reason"] not in RIGHT)
+    phases = NOT_DONE - set(but.split())
+    return tuple(each["node"] for each in nodes if each["phase"] in phases and each["reason"] not in RIGHT)
 
 
 def _try_again(fleet: Fleet, uid: str, phase: str, expected: str, again: Callable[[], str]) -> tuple[str, str]:
     """Return the uid of the rollout that does it, and the phase in which it should end."""
     verb = "retry" if expected == "succeeded" else "rollback"
-    response = fleet.api.post(f"{ROLLOUTS}/{uid}/{verb}")
-    if response.status_code == 202:
-        return str(response.json()["uid"]), expected
+    # A retry of a rollout that has ended is for the nodes that have failed only.
+    if not (verb == "retry" and phase in FINAL and _not_done(fleet, uid, but="failed timed_out")):
+        response = fleet.api.post(f"{ROLLOUTS}/{uid}/{verb}")
+        if response.status_code == 202:
+            return str(response.json()["uid"]), expected
     if phase == "paused" and fleet.api.post(f"{ROLLOUTS}/{uid}/resume").status_code == 202:
         return uid, expected
     return again(), "succeeded"

@@ -18,7 +18,7 @@ from typing import Any, Self, cast
 Target = tuple[str, int] | str
 #: The most bytes that wait in a slow or stalled direction before nothing more is read.
 MOST_WAITING = 1 << 18
-#: What a replica sends first, and no other client of the tests.
+#: What a replica sends first, and no other client of the tests. Servers send it too, in the answer to COMMAND.
 REPLICA = b"REPLCONF"
 #: After so many chunks, a connection that has not said that it is a replica is none.
 GREETING_CHUNKS = 8
@@ -116,6 +116,7 @@ class _Side(asyncio.Protocol):
 
     def __init__(self, route: _Route, other: "_Side | None" = None) -> None:
         self.route, self.other = route, other
+        self._is_client = other is None
         self.is_replica, self._chunks = False, 0
         #: What is due at the other side, and when; None is the end.
         self._waiting: deque[tuple[float, bytes | None]] = deque()
@@ -150,7 +151,7 @@ class _Side(asyncio.Protocol):
             self._read_on()
 
     def data_received(self, data: bytes) -> None:
-        if not self.is_replica and self._chunks < GREETING_CHUNKS:
+        if self._is_client and not self.is_replica and self._chunks < GREETING_CHUNKS:
             self._chunks += 1
             if REPLICA in data.upper():
                 self._name_replica()

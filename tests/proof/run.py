@@ -45,7 +45,9 @@ class Trial:
 
     @property
     def binary(self) -> Path:
-        return self._random("server").choice([VALKEY, REDIS])
+        """Two topologies have Valkey, the others Redis."""
+        order = Random(f"{self.seed} server").sample([*TOPOLOGIES], len(TOPOLOGIES))
+        return VALKEY if order.index(self.topology) < len(order) / 2 else REDIS
 
     def _random(self, what: str) -> Random:
         return Random(f"{self.seed} {self.topology} {what}")

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 
-from modfleet.proof.history import Call, Change
+from modfleet.proof.history import Call, Change, Kind
 from modfleet.proof.rules.timeline import Timeline
 from modfleet.proof.rules.violation import Violation
 
@@ -20,7 +20,7 @@ class Versions:
         self._found: list[Violation] = []
 
     def see(self, call: Call) -> None:
-        if call.error or not call.server or not call.configuration:
+        if call.error or not call.server or not (call.configuration or call.kind is Kind.ASK):
             return
         place = call.server, call.module
         story = self._stories.get(place)

@@ -101,7 +101,7 @@ def test_only_replicas_notice(link, server, hurt):
         replica.call("REPLICAOF", link.host, link.port)
         wait_for(lambda: replica.is_in_step(server))
         with client(link) as each:
-            each.ping()
+            each.execute_command("COMMAND LIST")  # the answer has the word by which replicas are known
             hurt(link, replicas_only=True)
             each.incr("n")
             assert each.execute_command("WAIT", 1, 100) == 0

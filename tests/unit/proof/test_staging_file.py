@@ -5,7 +5,7 @@ import pytest
 from modfleet.failure import UsageError
 from modfleet.proof.history import Kind
 from modfleet.proof.own_commands import MODULE_LIST
-from modfleet.proof.paths import ClusterPath, PlainPath, SentinelPath
+from modfleet.proof.paths import ClusterPath, PlainPath, SentinelPath, Tls
 from modfleet.proof.staging_file import read_staging
 
 SERVERS = "servers: {url: 'redis://cache.staging'}\n"
@@ -39,6 +39,12 @@ def test_sentinels_and_a_password(read, tmp_path):
     assert read(servers + MODULE + COMMANDS).path == SentinelPath(
         hosts=(("s1", 26379), ("s2", 5000)), name="main", username="proof", password="correct horse"
     )
+
+
+def test_tls(read):
+    """A URL that begins with rediss:// needs nothing else."""
+    for servers in ("servers: {url: 'rediss://a'}\n", "servers: {cluster: [a], tls: {}}\n"):
+        assert read(servers + MODULE + COMMANDS).path.tls == Tls()
 
 
 def test_a_cluster(read):
@@ -78,6 +84,20 @@ def test_a_register(read):
         ("servers: {url: 'redis://a:port'}\n" + MODULE + COMMANDS, "a:port has no valid port"),
         ("servers: {url: 'redis://a', username: b}\n" + MODULE + COMMANDS, "needs servers.password_file"),
         ("servers: {url: 'redis://a', password_file: none}\n" + MODULE + COMMANDS, "none cannot be read"),
+        (
+            "servers: {sentinel: {hosts: [a], name: b, username: c}}\n" + MODULE + COMMANDS,
+            "servers.sentinel.username needs",
+        ),
+        (
+            "servers: {url: 'redis://a', tls: {}}\n" + MODULE + COMMANDS,
+            "servers.tls needs a URL that begins with rediss",
+        ),
+        (
+            "servers: {cluster: [a], tls: {cert_file: b}}\n" + MODULE + COMMANDS,
+            "both of cert_file and key_file, or none",
+        ),
+        ("servers: {cluster: [a], tls: {ca_file: b}}\n" + MODULE + COMMANDS, "b cannot be used: No such file"),
+        ("servers: {cluster: [a], tls: {verify: no}}\n" + MODULE + COMMANDS, "servers.tls.verify is not a field"),
         (SERVERS + MODULE + "commands: {get: [g, '{key}']}\n", "commands must have exactly one of add and set"),
         (SERVERS + MODULE + "commands: {add: [a, '{key}'], get: [g, '{key}']}\n", "commands.add has no {entry}"),
         (SERVERS + MODULE + "commands: {set: ['{key}', '{entry}'], get: [g, '{key}']}\n", "commands.set has no {key}"),

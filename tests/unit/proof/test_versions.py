@@ -134,3 +134,12 @@ def test_a_restart_does_not_explain_another_version(proof):
     proof.change(4.0, 5.0, action="restart")
     ask_all(proof, [(3.0, "2"), (6.0, "1")])
     assert proof.rules() == ["version"]
+
+
+def test_a_module_that_is_gone(proof):
+    """A server without the module answers its version with nothing."""
+    proof.ask(1.0, "1")
+    proof.change(2.0, 4.0)
+    proof.ask(3.0, "2")
+    proof.ask(5.0, "")
+    assert proof.rules() == ["version"]

@@ -65,7 +65,7 @@ def test_the_retry_time_counts_from_the_end_of_a_fault(proof, end, rules):
 def test_the_question_to_one_server_waits_for_its_restart(proof, end, rules):
     proof.change(3.9, 6.0, way=Way.RESTART)
     proof.call(4.0, Kind.ASK, error=CLOSED)
-    proof.call(end - 0.01, Kind.ASK, attempt=2)
+    proof.ask(end - 0.01, "2", attempt=2)
     assert proof.rules() == rules
 
 
