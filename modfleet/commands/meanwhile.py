@@ -63,7 +63,7 @@ class Rollouts:
         self._looked_at = time.monotonic()
         listed = list(api.every(ROLLOUTS, most=RECENT))
         #: Rollouts that had ended before.
-        self._over = {each["uid"] for each in listed if is_over(each)}
+        self._over = {each["uid"] for each in listed if is_over(each)} - set(self._wanted)
         #: Rollouts that wait or run already. They may be of others, and wait for days.
         self._older = {each["uid"] for each in listed} - self._over - set(self._wanted)
         #: How many attempts of the others had ended before, by rollout and node.

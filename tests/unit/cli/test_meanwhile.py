@@ -1,8 +1,11 @@
 """What a rollout has done to a node, as a change of a proof."""
 
+from typing import Any
+
 import pytest
 
-from modfleet.commands.meanwhile import change_of_node
+from modfleet.client import ROLLOUTS
+from modfleet.commands.meanwhile import Rollouts, change_of_node
 from modfleet.proof.history import Way
 
 ROLLOUT = {"rollback_of": None}
@@ -64,3 +67,43 @@ def test_other_ends(change, expected):
 )
 def test_a_restart(node):
     assert change_of_node({**NODE, "outcomes": [attempt()], **node}, ROLLOUT, before="1", now="2").way is Way.RESTART
+
+
+class ControlPlane:
+    """Answers as the API does: rollouts over one node."""
+
+    def __init__(self, *rollouts, run_id="r1"):
+        self.rollouts = {each["uid"]: each for each in rollouts}
+        self.node = {"server_state": {"run_id": run_id}}
+
+    def every(self, path, **_):
+        return list(self.rollouts.values()) if path == ROLLOUTS else [{**NODE, "node": "n1", "outcomes": []}]
+
+    def get(self, path):
+        return self.rollouts[path.rpartition("/")[2]] if path.startswith(ROLLOUTS) else self.node
+
+
+def rollout(phase):
+    return {"uid": "u", "phase": phase, "progress": {"queued": 0, "running": 0}}
+
+
+def seen(control: Any, uid=None, *more):
+    """What the first look shows, and what must end first. `more`: rollouts that begin before it."""
+    rollouts = Rollouts(control, uid, run_ids=["r1"])
+    control.rollouts |= {each["uid"]: each for each in more}
+    rollouts.look()
+    return list(rollouts.seen), rollouts.running
+
+
+def test_a_rollout_that_ends_while_the_proof_is_prepared():
+    """The proof would wait for it without an end."""
+    assert seen(ControlPlane(rollout("succeeded")), "u") == (["u"], [])
+
+
+@pytest.mark.parametrize(("run_id", "running"), [("r1", ["u"]), ("other", [])])
+def test_nobody_waits_for_rollouts_on_other_servers(run_id, running):
+    assert seen(ControlPlane(run_id=run_id), None, rollout("running")) == (["u"], running)
+
+
+def test_nobody_waits_for_a_rollout_that_had_begun_before():
+    assert seen(ControlPlane(rollout("paused"))) == (["u"], [])
