@@ -24,7 +24,7 @@ class Seen:
 
     rollout: Document
     started_at: float
-    #: Whoever waits for the end of all changes waits for this one.
+    #: False for a rollout on other servers, and for one that had begun before: the proof does not wait for its end.
     is_ours: bool
     #: None while a node is in progress, or may be.
     ended_at: float | None = None
@@ -64,7 +64,7 @@ class Rollouts:
         listed = list(api.every(ROLLOUTS, most=RECENT))
         #: Rollouts that had ended before.
         self._over = {each["uid"] for each in listed if is_over(each)} - set(self._wanted)
-        #: Rollouts that wait or run already. They may be of others, and wait for days.
+        #: Rollouts that had begun before. They may be paused for days.
         self._older = {each["uid"] for each in listed} - self._over - set(self._wanted)
         #: How many attempts of the others had ended before, by rollout and node.
         self._ended = {
@@ -99,7 +99,7 @@ class Rollouts:
 
     @property
     def running(self) -> list[str]:
-        """Those that have not ended, and are not of others."""
+        """The rollouts that the proof must wait for."""
         return [uid for uid, each in self.seen.items() if each.ended_at is None and each.is_ours]
 
     def _see(self, rollout: Document) -> None:

@@ -115,7 +115,10 @@ def _reached(dump: Callable[[], list[str]]) -> list[str]:
 
 
 def _clean_up(session: Session, proof: Proof, progress: "Progress", *, is_last: bool) -> list[str]:
-    """End the recorders and delete their keys. Return those that are left. The second Ctrl-C, if `is_last` the next one, leaves them."""
+    """End the recorders and delete their keys. Return those that are left.
+
+    After the first Ctrl-C, deletion goes on. After the second one, the keys stay. `is_last`: the next Ctrl-C is the second.
+    """
     try:
         with suppress(CommandError):  # a recorder that has died: what it has not written down is deleted all the same
             proof.end()
@@ -160,11 +163,11 @@ class _Recording:
 
     def run(self, notes: list[str]) -> bool:
         """Record from the baseline before the change to the one after it. Return False if the user's command has failed."""
-        is_done = True
         self._proof.start()
         if self._order.minutes is not None:
             self._record(time.monotonic() + self._order.minutes * 60, lambda: bool(self._rollouts.running))
-            return is_done
+            return True
+        is_done = True
         if self._order.command:
             self._record(time.monotonic() + self._order.baseline)
             is_done = self._record_command(notes)

@@ -88,8 +88,9 @@ def _shown(value: Any) -> str:
 
 @dataclass(slots=True)
 class OwnCommands:
-    """The commands of one client. Two of three calls write. A value is read before another one replaces it: else nobody would see that
-    it was lost."""
+    """The commands of one client. Two of three calls append an entry to a list. A value is read before the next one replaces it. Without
+    that read, the loss of a value would not be seen.
+    """
 
     commands: Commands
     client: str

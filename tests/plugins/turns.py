@@ -50,7 +50,7 @@ def _choose_costly(items: Sequence[pytest.Item], turn: int) -> None:
         if not is_costly or item.get_closest_marker("core"):
             continue
         place[item.path] += 1
-        # A file with one test has its turn too.
+        # The name counts too: of the files with one test, half run.
         if (crc32(item.path.name.encode()) + place[item.path] + turn // 2) % 2:
             item.add_marker(pytest.mark.full)
 

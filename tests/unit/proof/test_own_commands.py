@@ -41,7 +41,7 @@ def test_the_entries_of_each_key_are_in_order(steps, kind):
 
 
 def test_a_value_is_read_before_another_one_replaces_it(steps):
-    """Else nobody would see that it was lost."""
+    """Without that read, the loss of a value would not be seen."""
     for former, step in pairwise(steps(Kind.SET)):
         if step.entry > 1:
             assert (former.kind, former.key) == (Kind.GET, step.key)
