@@ -180,7 +180,7 @@ class Faults:
         """A replica dies by SIGKILL or SIGTERM. A master has to save first, so that it dies by SIGTERM only."""
         try:
             is_master = machine.master_port() == 0
-            if is_master and not (self._saves(machine) and self._has_replica_in_step(machine)):
+            if is_master and not (self._saves(machine) and self._has_replica_online(machine)):
                 return False
         except redis.RedisError:  # it is being restarted
             return False
@@ -210,7 +210,7 @@ class Faults:
     def _saves(self, machine: Machine) -> bool:
         return bool(machine.call("CONFIG", "GET", "save")[1])
 
-    def _has_replica_in_step(self, machine: Machine) -> bool:
+    def _has_replica_online(self, machine: Machine) -> bool:
         found = machine.info("replication")
         return any(found[f"slave{number}"]["state"] == "online" for number in range(found["connected_slaves"]))
 
