@@ -8,7 +8,7 @@ from rollout.domain.placement.commands import Skip
 from rollout.domain.request import RolloutRequest
 from rollout.domain.restarts import Permission, failover_before, full_sync_expected, seconds_away
 from rollout.messages import Action, Activation, Capability, FindingStatus, Reason, Ways
-from rollout.models import Node, NodeFacts
+from rollout.models import Node, NodeFacts, ShardMember
 from rollout.planning.catalogue import ModuleVersion
 from rollout.planning.nodes import unable_to
 from rollout.planning.observed import Observed
@@ -46,7 +46,8 @@ def restarts_of(request: RolloutRequest, module: ModuleVersion, nodes: Sequence[
     needed |= {node.name for node in changing if node.name in members and members[node.name].shard in shards}
     servers = _servers(deciding(needed, members))
     skips = unable_to(Capability.RESTART, needed)
-    skips |= refused_restarts(sorted(needed - skips.keys()), members, servers, permission)
+    judged = needed - skips.keys() - _not_known_now(needed, members, servers)
+    skips |= refused_restarts(sorted(judged), members, servers, permission)
     planned = {
         name: PlannedRestart(
             away_seconds=seconds_away(servers[name]),
@@ -56,6 +57,17 @@ def restarts_of(request: RolloutRequest, module: ModuleVersion, nodes: Sequence[
         for name in needed - skips.keys()
     }
     return Restarts(planned=planned, skips=skips)
+
+
+def _not_known_now(
+    nodes: Collection[str], members: Mapping[str, ShardMember], servers: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Return the nodes whose server or its master cannot be used now, such as in the middle of a restart. Their release waits until
+    it is known whether the server may be restarted."""
+    masters = {name: members[name].master if name in members else "" for name in nodes}
+    return {
+        name for name, master in masters.items() if any(servers.get(each, {}).get("problem") for each in (name, master))
+    }
 
 
 def _has_it(request: RolloutRequest, module: ModuleVersion, node: Node, observed: Observed) -> bool:

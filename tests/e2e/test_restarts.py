@@ -418,7 +418,8 @@ def test_a_process_is_killed_while_a_server_is_restarted(control, binary, turn, 
         assert control.rollout(uids[-1])["phase"] == "succeeded", control.state(uids[-1])
         (new,) = [each for each in (b, c) if each.master_port() == 0]
         wait_for(lambda: all(each.is_in_step(new) for each in (a, b, c)))
-        assert [each.loaded() for each in (a, b, c)] == [[("keeps", 2)]] * 3
+        states = "\n\n".join(map(control.state, uids))
+        assert [each.loaded() for each in (a, b, c)] == [[("keeps", 2)]] * 3, states
         assert [kept(each) for each in (a, b, c)] == [KEYS] * 3
         assert new.call("SET", "written", "now")
         maintenance = (control.get(f"/v2/nodes/{each}")["server_state"]["maintenance"] for each in shard.names)

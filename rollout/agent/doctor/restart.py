@@ -3,7 +3,7 @@
 from rollout.agent.doctor.host import Host
 from rollout.agent.doctor.outcome import Outcome, UnknownError, passed, warned
 from rollout.agent.failover.failover import check
-from rollout.agent.failover.shard import FailoverNotPossibleError
+from rollout.agent.failover.shard import FailoverNotPossibleError, NotYetError
 from rollout.agent.failure import Failure
 from rollout.agent.restart.supervision import supervision_of
 from rollout.agent.server import place
@@ -44,6 +44,8 @@ def failover(host: Host) -> Outcome:
         return passed("Not needed now: the server is no master with replicas.")
     try:
         check(Server(settings), settings, replicas)
+    except NotYetError as error:
+        raise UnknownError(error.message) from error
     except FailoverNotPossibleError as error:
         return warned("The server cannot be restarted now, because no replica can become the master.", error.message)
     except Failure as error:

@@ -7,6 +7,7 @@ from rollout.agent.failover.shard import (
     LINK_SECONDS,
     Failover,
     FailoverNotPossibleError,
+    NotYetError,
     Peer,
     link_problem,
     replica_at,
@@ -32,9 +33,7 @@ class ByCluster:
         found = replicas_of(self._own, self._settings, replicas)
         for peer in (self._own, *found):
             if (state := _state(peer)) != "ok":
-                raise FailoverNotPossibleError(
-                    f"The state of the cluster is {state} at {peer.name}. Wait until it is ok."
-                )
+                raise NotYetError(f"The state of the cluster is {state} at {peer.name}. Wait until it is ok.")
             timeout = int(peer.parameter("cluster-manual-failover-timeout") or TIMEOUT) / 1000
             if timeout > limit:
                 raise FailoverNotPossibleError(

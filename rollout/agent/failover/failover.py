@@ -9,7 +9,7 @@ from rollout.agent.failover.cluster import ByCluster
 from rollout.agent.failover.command import ByCommand
 from rollout.agent.failover.preference import prefer, priority_to_lower
 from rollout.agent.failover.sentinel import BySentinel
-from rollout.agent.failover.shard import Failover, FailoverNotPossibleError, Peer, Way
+from rollout.agent.failover.shard import Failover, FailoverNotPossibleError, NotYetError, Peer, Way
 from rollout.agent.failure import Failure
 from rollout.agent.server import place
 from rollout.agent.server.session import RefusedError, Server
@@ -72,7 +72,7 @@ def check(
             )
         replicas = _replicas(info, candidates, limit)
         if target and target not in replicas:
-            raise FailoverNotPossibleError(f"The server has no replica {target}. Wait until it is in step.")
+            raise NotYetError(f"The server has no replica {target}. Wait until it is in step.")
         was, chosen = _way(way, own, settings).check(replicas, limit, target)
         priority = priority_to_lower(own, settings, target) if way == "sentinel" and target else ""
     except RefusedError as error:
@@ -150,7 +150,7 @@ def _way(way: str, own: Peer, settings: AgentSettings) -> Way:
 def _replicas(info: Mapping[str, str], candidates: Sequence[str], limit: float) -> list[str]:
     """Return the candidates, the one with most of the data first. Raises: `FailoverNotPossibleError`."""
     if place.role(info) != "master":
-        raise FailoverNotPossibleError("The server is no master.")
+        raise NotYetError("The server is no master.")
     found = {each.address: each for each in place.replicas(info)}
     if strangers := sorted(found.keys() - set(candidates)):
         raise FailoverNotPossibleError(f"The replica {strangers[0]} was not checked: it may lack what a master needs.")
@@ -158,7 +158,7 @@ def _replicas(info: Mapping[str, str], candidates: Sequence[str], limit: float) 
     for address in candidates:
         replica = found.get(address)
         if replica is None or replica.state != "online" or replica.lag_bytes is None:
-            raise FailoverNotPossibleError(f"The replica {address} is not online. Wait until it is in step.")
+            raise NotYetError(f"The replica {address} is not online. Wait until it is in step.")
         if replica.lag_bytes > limit * BYTES_PER_SECOND:
             raise FailoverNotPossibleError(
                 f"The replica {address} is {replica.lag_bytes / 1e6:,.0f} MB behind. Wait until it has caught up."

@@ -13,6 +13,7 @@ from rollout.agent.failover.shard import (
     POLL_SECONDS,
     Failover,
     FailoverNotPossibleError,
+    NotYetError,
     Peer,
     following,
     link_problem,
@@ -104,10 +105,10 @@ class BySentinel:
         except Failure as error:
             raise FailoverNotPossibleError(error.message) from error
         if any(each.fails_over() for each in sentinels):
-            raise FailoverNotPossibleError("Sentinel fails over already. Wait until it has ended.")
+            raise NotYetError("Sentinel fails over already. Wait until it has ended.")
         first, shard = sentinels[0], sentinels[0].shard()
         if len(named := sorted({each.master() for each in sentinels})) > 1:
-            raise FailoverNotPossibleError(f"The Sentinels name different masters: {', '.join(named)}.")
+            raise NotYetError(f"The Sentinels name different masters: {', '.join(named)}.")
         if shard.get("runid") != self._own.info("server").get("run_id"):
             raise FailoverNotPossibleError(
                 f"{first.name} says that the master is at {shard.get('ip')}:{shard.get('port')}, which is another server or was "

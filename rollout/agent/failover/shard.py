@@ -26,6 +26,10 @@ class FailoverNotPossibleError(MustWaitError):
         super().__init__(Reason.FAILOVER_NOT_POSSIBLE, message)
 
 
+class NotYetError(FailoverNotPossibleError):
+    """What stands against it passes by itself, such as another failover."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failover:
     """A failover in progress, kept on disk from before its first step until its end. Addresses are `host:port`.
@@ -145,8 +149,12 @@ def replicas_of(own: Peer, settings: AgentSettings, addresses: Iterable[str]) ->
                 f"The agent needs a connection to the replica {address}, with the user and the password that it has for its own "
                 f"server. {error}"
             ) from error
-        if not replid or info.get("master_replid") != replid or info.get("master_link_status") != "up":
-            raise FailoverNotPossibleError(f"The server at {address} is no replica in step. Wait until its link is up.")
+        if not replid or info.get("master_replid") != replid:
+            raise FailoverNotPossibleError(
+                f"The server at {address} does not have the data of this master. Check its address."
+            )
+        if info.get("master_link_status") != "up":
+            raise NotYetError(f"The server at {address} is no replica in step. Wait until its link is up.")
         found[peer] = info
     return found
 

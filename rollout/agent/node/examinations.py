@@ -10,10 +10,12 @@ from rollout.messages import Finding, FindingStatus
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two runs, if no check has failed.
+#: Seconds between two runs, if no check must be asked sooner.
 EXAMINE_SECONDS = 600.0
 #: After a failed check, the doctor runs again after so many heartbeat intervals.
 FAILED_INTERVALS = 3
+#: What these checks find may pass by itself, and a plan skips a node for their warnings. So they are soon asked again, once.
+MOMENTARY = frozenset({"failover"})
 #: Limit of the texts of a finding in a heartbeat, characters.
 LONGEST = 300
 
@@ -27,7 +29,8 @@ class Examination:
 
 
 class Examinations:
-    """Runs `doctor` at the start, then every 10 minutes, and after three heartbeat intervals if a check has failed.
+    """Runs `doctor` at the start, then every 10 minutes, and after three heartbeat intervals if a check has failed or must be asked
+    again.
 
     `changed` is called from another thread when there are other findings. `interval`: between two heartbeats, seconds.
     """
@@ -69,11 +72,13 @@ class Examinations:
         except Exception:  # the thread's outermost loop: the next run may succeed
             log.exception("The doctor could not run")
         has_failed = any(each.status == FindingStatus.FAIL for each in findings)
+        may_pass = any(each.check in MOMENTARY and each.status != FindingStatus.PASS for each in findings)
         with self._lock:
             is_changed = findings != self._findings
+            is_soon_due = has_failed or (may_pass and is_changed)
             self._findings, self._is_running = findings, False
             self._ended_at = time.monotonic()
-            self._due_at = self._ended_at + (self._failed_seconds if has_failed else EXAMINE_SECONDS)
+            self._due_at = self._ended_at + (self._failed_seconds if is_soon_due else EXAMINE_SECONDS)
         if is_changed:
             self._changed()
 

@@ -10,7 +10,7 @@ from rollout.delivery import ingestion
 from rollout.domain.request import RolloutRequest
 from rollout.domain.retries import Retries
 from rollout.domain.rollout.events import RolloutPhase
-from rollout.messages import Action, Activation, Phase, Reason, Replica, Way, Ways
+from rollout.messages import Action, Activation, Phase, Reason, Replica, ServerState, Way, Ways
 from rollout.models import Liveness, NodeFacts, Operation, Rollout
 from rollout.planning.planner import plan_of
 from rollout.process.advance import advance
@@ -85,6 +85,16 @@ def test_a_shard_that_fails_over():
     ways, skips = planned()
     assert (list(ways), skips) == (["n0001", "n0002", "n0000"], {})  # the master last
     assert ways == {"n0001": (Way.RESTART, ""), "n0002": (Way.RESTART, ""), "n0000": (Way.RESTART, "command")}
+
+
+@pytest.mark.parametrize("node", ["n0000", "n0001"])
+def test_a_server_that_cannot_be_used_now(node):
+    """It may be in the middle of a restart. Before its release, it is known what it is."""
+    fleet(3)
+    shard(failover="command")
+    say(stock(node, ServerState(problem="server_unreachable")))
+    ways, skips = planned()
+    assert (sorted(ways), skips) == (["n0000", "n0001", "n0002"], {})
 
 
 def test_a_master_whose_agent_has_found_that_no_replica_can_take_over():

@@ -14,6 +14,8 @@ from tests.waiting import wait_for
 class Doctor:
     """Counts its runs. `gate` closed: it is at work."""
 
+    check = "noexec"
+
     def __init__(self):
         self.status, self.runs, self.told, self.gate = FindingStatus.PASS, 0, 0, threading.Event()
         self.gate.set()
@@ -21,7 +23,7 @@ class Doctor:
     def __call__(self):
         self.runs += 1
         assert self.gate.wait(60)
-        return (Finding(check="noexec", status=self.status, message="x" * 1000),)
+        return (Finding(check=self.check, status=self.status, message="x" * 1000),)
 
     def tell(self):
         self.told += 1
@@ -108,3 +110,17 @@ def test_a_doctor_that_breaks_ends_nothing(doctor, monkeypatch):
     assert examined is not None
     assert examined.findings == ()
     assert doctor.runs == 1
+
+
+@pytest.mark.parametrize("status", [FindingStatus.WARN, FindingStatus.UNKNOWN])
+def test_what_is_about_the_moment_is_soon_asked_again(doctor, monkeypatch, status):
+    """A rollout would skip the node for 10 minutes."""
+    doctor.check, doctor.status = "failover", status
+    made = Examinations(doctor, changed=doctor.tell, interval=10)
+    wait_for(lambda: made.newest("a"))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 40)
+    wait_for(lambda: made.newest("a") and doctor.runs == 2)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 80)
+    made.newest("a")
+    assert doctor.runs == 2  # the same again: it may last, and the doctor starts servers of its own
