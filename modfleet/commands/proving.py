@@ -269,8 +269,12 @@ def _versions(proof: Proof, changes: list[Change]) -> list[str]:
     """Return the versions that the module had, in the order of the changes."""
     found = [*dict.fromkeys(proof.versions.values())]
     for each in changes:
-        if each.module == proof.commands.module and not each.is_undone and each.after != found[-1]:
-            found.append(each.after or "removed")
+        if (
+            each.module == proof.commands.module
+            and not each.is_undone
+            and (after := each.after or "removed") != found[-1]
+        ):
+            found.append(after)
     return found
 
 

@@ -1,7 +1,7 @@
 """Judges a proof by what clients saw and what the servers have at the end. Knows no server, and asks none."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from modfleet.failure import UsageError
-from modfleet.proof.history import FINAL, RESTARTED, Kind, read_calls, read_changes
+from modfleet.proof.history import FINAL, RESTARTED, Change, Kind, read_calls, read_changes
 from modfleet.proof.rules.counts import Counts, check_presence
 from modfleet.proof.rules.data import Data
 from modfleet.proof.rules.dumps import load_dumps
@@ -93,11 +93,18 @@ def check(folder: Path, limits: Limits = DEFAULT) -> Verdict:
         longest_stall=waits.longest,
         longest_restart_stall=waits.longest_restart,
         control_stall=waits.control,
-        changes=dict(Counter(change.action for change in changes)),
+        changes=_by_action(changes),
         lost_by_faults=len(data.lost_by_faults),
         keys_lost_by_faults=sorted({key for key, _ in data.lost_by_faults}),
         seconds=counts.seconds,
     )
+
+
+def _by_action(changes: Iterable[Change]) -> dict[str, int]:
+    """Count the changes. A rollout counts once for each action."""
+    rollouts = dict.fromkeys((each.uid, each.action) for each in changes if each.uid)
+    others = [each.action for each in changes if not each.uid]
+    return dict(Counter([*(action for _, action in rollouts), *others]))
 
 
 def _show_calls(folder: Path, counts: Counts, watchers: tuple[Watcher, ...]) -> None:

@@ -84,9 +84,9 @@ class Way(StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What the operator has done, from the request to its end. Changes of one module do not overlap."""
+    """What the operator has done, from the request to its end."""
 
-    #: The rollout's uid, or a word for what is no rollout, such as `config rewrite`.
+    #: The rollout's uid, empty if the change is no rollout. A rollout may be several changes, such as one for each node.
     uid: str
     #: What it is for a reader: install, upgrade, remove, rollback, failed upgrade, restart, kill, ...
     action: str

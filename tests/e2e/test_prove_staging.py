@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from modfleet.proof.history import read_changes
 from tests.fleet import PASSWORD, PAUSE, ROOT, Fleet, remove_folder, running_fleet, short_folder
 from tests.integration.agent.conftest import VALKEY
 from tests.proof.packages import packages_of
@@ -204,12 +206,41 @@ def test_a_rollout_in_progress(installed, control, prove, tmp_path):
     control.wait_for_wave(uid, 0, "gated")
     process = prove(plain(installed[0]), "--rollout", uid, "--baseline", "1")
     wait_for(lambda: recorded(tmp_path) > 200)
+    gated_at = time.monotonic()
+    wait_for(lambda: recorded(tmp_path) > 600)
     control.post(f"/v2/rollouts/{uid}/promote")
     printed, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed + errors
     assert f"rollout {uid}: " in errors
+    changes = list(read_changes(tmp_path / "proof"))
+    assert not [each for each in changes if each.started_at <= gated_at <= each.ended_at]
     assert certificate(tmp_path)["runs"][0]["changes"] == {"upgrade": 1}
     assert keys(installed) == []
+
+
+def test_an_attempt_that_loads_and_takes_back_is_repeated(installed, control, prove, tmp_path):
+    """The version goes back in the first attempt, and forward again in the second one."""
+    upload(control, module(tmp_path, "entries", 3, "entries.add", "entries.get", "entries.more", NAME='"entries"'))
+    for each in installed:
+        (each.folder / "less-3").touch()  # without the command `entries.more`
+    process = prove(plain(installed[0]), "--minutes", "0.1")
+    wait_for(lambda: recorded(tmp_path) > 200)
+    strategy = {**QUICK, "on_failure": "pause"}
+    body = {"action": "install", "module_name": "entries", "version": 3, "strategy": strategy, "supersede": True}
+    uid = control.post("/v2/rollouts", body)["uid"]
+    control.wait_for_rollout(uid, "paused")
+    before = recorded(tmp_path)
+    wait_for(lambda: recorded(tmp_path) > before + 100)
+    for each in installed:
+        (each.folder / "less-3").unlink()
+    control.post(f"/v2/rollouts/{uid}/retry")
+    control.post(f"/v2/rollouts/{uid}/resume")
+    control.wait_for_rollout(uid, "succeeded")
+    printed, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, printed + errors
+    (run,) = certificate(tmp_path)["runs"]
+    assert run["changes"] == {"failed upgrade": 1, "upgrade": 1}
+    assert run["modules"] == {"entries": ["1", "3"]}
 
 
 def test_a_module_that_is_away_for_a_moment_is_found(installed, prove, tmp_path):

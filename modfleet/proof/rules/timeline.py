@@ -40,7 +40,8 @@ class Timeline:
         number = bisect_right(self._starts, at)
         if not number:
             return "before the first change"
-        change = self.changes[number - 1]
+        begun = self.changes[:number]
+        change = next((each for each in reversed(begun) if at <= each.ended_at), begun[-1])
         name = f"the {change.action} {change.uid}" + (f" ({change.module})" if change.module else "")
         return f"during {name}" if at <= change.ended_at else f"{at - change.ended_at:.2f} s after {name}"
 

@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import accumulate
 
 from modfleet.proof.history import Call, Change, Kind
 from modfleet.proof.rules.timeline import Timeline
@@ -41,11 +42,11 @@ class Versions:
 
 
 class _Story:
-    """The configurations of one module on one server, in order. Its changes do not overlap."""
+    """The configurations of one module on one server, in order. Where changes overlap, the versions of all of them are allowed."""
 
     def __init__(self, changes: list[Change], first: str = "") -> None:
         self._starts = [change.started_at for change in changes]
-        self._ends = [change.ended_at for change in changes]
+        self._ends = list(accumulate((change.ended_at for change in changes), max))
         #: The configuration before each change, and after the last.
         self._states = [changes[0].before if changes else first]
         self._turns: list[_Turn] = []

@@ -46,8 +46,9 @@ def test_what_is_counted(proof):
     proof.ask(5.0, "1", client="o")
     proof.call(6.0, Kind.SET, 1, client="o", key="v")
     proof.change(4.0, 4.1)
-    proof.change(7.0, 7.1, action="restart")
-    proof.change(8.0, 8.1, action="restart")
+    proof.change(5.0, 5.1, servers=["other"])  # of the same rollout
+    proof.change(7.0, 7.1, action="restart", uid="")
+    proof.change(8.0, 8.1, action="restart", uid="")
     verdict = proof.check()
     assert (verdict.acknowledged, verdict.writes, verdict.reads) == (7, 4, 1)
     assert verdict.changes == {"upgrade": 1, "restart": 2}
