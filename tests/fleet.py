@@ -132,6 +132,14 @@ class Up:
         """Whatever a failed test leaves."""
         self.kill_all()
         self.process.wait()
+        wait_for(self._is_swept, pause=PAUSE)
+
+    def _is_swept(self) -> bool:
+        """Kill what was just being started, and the broker: a server's title hides the mark, but names its socket."""
+        socket = f" unixsocket:{self.folder}/".encode()
+        servers = [pid for pid in _pids() if socket in _read(pid, "cmdline")]
+        self.kill_all(*servers)
+        return not (servers or self.left())
 
 
 def _pids() -> list[int]:
