@@ -41,6 +41,8 @@ from tests.simulation.rules import Broken
 from tests.simulation.test_world import ALL, late_downgrade, played, run, shard
 from tests.simulation.world import World
 
+pytestmark = pytest.mark.slow
+
 #: A fault has to show in so many random runs.
 SEEDS = 300
 

@@ -128,7 +128,10 @@ class Valkey:
             return False
 
     def call(self, *words: Any) -> Any:
-        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
+        # With information on the driver, the library looks for its own version, which takes longer than a call.
+        with redis.Redis(
+            unix_socket_path=str(self.socket), decode_responses=True, protocol=2, driver_info=None
+        ) as client:
             return client.execute_command(*words)
 
     def switch_aof_on(self) -> None:

@@ -25,6 +25,8 @@ from tests.integration.agent.test_failover import (  # the first two are fixture
 from tests.integration.agent.test_restart import has_changed_places, node, other, replica  # noqa: F401  # fixtures
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 #: An agent that kills itself after so many commands that change roles or priorities.
 DIES = """
 import json, os, signal, sys

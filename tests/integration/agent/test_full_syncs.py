@@ -16,6 +16,8 @@ from tests.integration.agent.test_restart import both, in_step, node, other
 from tests.shards import Machine
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["node", "other"]
 
 
@@ -31,8 +33,7 @@ def fall_behind(replica: Machine, master: Machine) -> None:
     replica.process.send_signal(signal.SIGSTOP)
     try:
         master.call("CLIENT", "KILL", "TYPE", "replica")
-        for _ in range(300):
-            master.call("SET", "key", "x" * 50_000)
+        master.call_each([("SET", "key", "x" * 50_000)] * 300)
     finally:
         replica.process.send_signal(signal.SIGCONT)
     wait_for(lambda: master.info("stats")["sync_full"] > before and replica.is_in_step(master))
@@ -98,8 +99,8 @@ def test_a_second_one_after_a_restart(node, built, other):
     in_step(node.server, other)
     node.server.append_only(True)
     node.server.call("CONFIG", "REWRITE")
-    for key in range(100):
-        other.call("SET", f"key{key}", "x" * 10_000)
+    other.call_each(("SET", f"key{key}", "x" * 10_000) for key in range(100))
+    wait_for(lambda: node.server.is_in_step(other))  # else the limit would end its link already now
     other.call("CONFIG", "SET", "repl-backlog-size", "16kb")  # a limit below it has no effect
     other.call("CONFIG", "SET", "client-output-buffer-limit", "replica 100kb 0 0")
     other.call("CONFIG", "SET", "rdb-key-save-delay", 20_000)

@@ -14,6 +14,8 @@ from tests.integration.agent.test_restart_faults import RESTART, run_and_die_at
 from tests.integration.agent.test_way_back import upgraded
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["node"]
 
 

@@ -18,6 +18,8 @@ from tests.integration.agent.conftest import SERVERS, Built, Site
 from tests.shards import Machine
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 both = pytest.mark.parametrize("binary", SERVERS, ids=["valkey", "redis"])
 
 
@@ -53,12 +55,17 @@ def node(short_folder, shelf, binary) -> Iterator[Supervised]:
 
 
 def keep(node, count=1000):
-    for key in range(count):
-        node.server.call("KEEPS.SET", f"key{key}", key)
+    node.server.call_each(("KEEPS.SET", f"key{key}", key) for key in range(count))
 
 
 def kept(node):
-    return sum(node.server.call("KEEPS.GET", f"key{key}") == key for key in range(1000))
+    return kept_by(node.server)
+
+
+def kept_by(server: Machine) -> int:
+    """How many of the 1,000 keys the server has."""
+    answers = server.call_each(("KEEPS.GET", f"key{key}") for key in range(1000))
+    return sum(answer == key for key, answer in enumerate(answers))
 
 
 @both

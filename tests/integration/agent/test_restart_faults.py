@@ -20,6 +20,8 @@ from tests.integration.agent.conftest import ROOT
 from tests.integration.agent.test_restart import Supervised, both, in_step, keep, kept, node, other
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["node", "other"]
 
 #: Adds its first argument's file, and does nothing else.
@@ -291,8 +293,7 @@ def test_a_replica_that_crashes_goes_back(node, built, master):
 def test_a_replica_that_crashes_while_it_reads_its_data_goes_back(node, built, master):
     """Again and again, with the new version only: at any moment it is down, or reads."""
     assert node.restart(built("keeps", 1)).phase is Phase.SUCCEEDED
-    for key in range(300):
-        master.call("SET", f"key{key}", "x" * 100)
+    master.call_each(("SET", f"key{key}", "x" * 100) for key in range(300))
     wait_for(lambda: node.server.is_in_step(master))
     text = node.server.file.read_text()
     node.server.file.write_text(f"{text}key-load-delay 10000\nloading-process-events-interval-bytes 1024\n")

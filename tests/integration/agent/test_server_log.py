@@ -11,6 +11,8 @@ from rollout.agent.server.server_log import LINES_BEFORE_CRASH
 from rollout.messages import LONGEST_LOG_LINE, MOST_LOG_LINES, Phase, Reason
 from tests.integration.agent.conftest import SERVERS, VALKEY
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("binary", SERVERS, ids=lambda path: path.name)
 WORDS = "# <floor> Floor requires redis-server 99.0"
 UNREAD = "The agent cannot read the server's log"

@@ -17,9 +17,11 @@ from rollout.agent.restart.kept_data import KeptData
 from rollout.agent.server.module_keys import first_module_key, some_module_keys, values_of
 from rollout.messages import Activation, Phase, Reason, Way, WayBackResult
 from tests.integration.agent import shards, test_scratch
-from tests.integration.agent.test_restart import ENDS, Supervised, both, in_step, keep, kept, node, other
+from tests.integration.agent.test_restart import ENDS, Supervised, both, in_step, keep, kept, kept_by, node, other
 from tests.shards import Machine
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.slow
 
 temporary = test_scratch.temporary  # no scratch server stays behind
 
@@ -49,8 +51,7 @@ def test_it_is_open(node, built):
 def test_keys_in_several_databases(node, built):
     """Among keys of the server's own types, with names that are no text."""
     assert node.restart(built("keeps", 1)).phase is Phase.SUCCEEDED
-    for number in range(2000):
-        node.server.call("SET", f"own{number}", "text")
+    node.server.call_each(("SET", f"own{number}", "text") for number in range(2000))
     with redis.Redis(unix_socket_path=str(node.server.socket), single_connection_client=True) as client:
         for database in (3, 7):
             client.execute_command("SELECT", database)
@@ -67,7 +68,7 @@ def test_it_is_closed(node, built):
         "With the former version, a server does not read what the new one has saved (exit code 0)."
     )
     assert "'keeps' that is not terminated by the proper module value EOF marker" in found.message
-    assert kept_keys(node) == 30
+    assert kept(node) == 30
 
 
 @both
@@ -267,10 +268,6 @@ def test_the_agent_is_killed(node, built, kill_at, temporary):
 # --- The data from before ---------------------------------------------------------------------------------------------
 
 
-def kept_keys(node: Supervised) -> int:
-    return sum(node.server.call("KEEPS.GET", f"key{key}") == key for key in range(1000))
-
-
 def keys_in(node: Supervised, file: str, former) -> int:
     """How many keys a server with the former version reads from the file."""
     machine = Machine("former", node.root / "former", node.server.binary)
@@ -280,7 +277,7 @@ def keys_in(node: Supervised, file: str, former) -> int:
     machine.extra = [f"loadmodule {module}"]
     machine.start()
     try:
-        return sum(machine.call("KEEPS.GET", f"key{key}") == key for key in range(1000))
+        return kept_by(machine)
     finally:
         machine.stop()
         shutil.rmtree(machine.folder)

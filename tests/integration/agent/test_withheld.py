@@ -19,6 +19,8 @@ from tests.ports import free_port
 from tests.shards import Machine, sentinel
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["node", "other"]
 
 SECRET = ControlSecret("the control plane's secret key")
@@ -482,8 +484,7 @@ def test_sentinel_does_not_choose_it(replica, other, built, control, short_folde
         wait_for(lambda: third.is_in_step(other))
         replica.server.call("CONFIG", "SET", PRIORITY, 10)  # the one with the least number is chosen
         assert replica.restart(built("keeps", 2)).phase is Phase.SUCCEEDED
-        for number in range(1000):
-            other.call("KEEPS.SET", f"key{number}", number)
+        other.call_each(("KEEPS.SET", f"key{number}", number) for number in range(1000))
         wait_for(lambda: all(each.is_in_step(other) for each in (replica.server, third)))
         with sentinel(short_folder, other) as watcher:
             wait_for(lambda: len(watcher.call("SENTINEL", "REPLICAS", "main")) == 2)

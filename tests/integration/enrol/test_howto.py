@@ -9,6 +9,8 @@ from tests.fleet import ROOT
 from tests.host import blocks
 from tests.namespace import debian_redis, namespace
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs/howto/agent.md"
 
 

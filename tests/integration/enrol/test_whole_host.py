@@ -4,6 +4,8 @@ import pytest
 
 from tests.namespace import DebianRedis, debian_redis, namespace
 
+pytestmark = pytest.mark.slow
+
 SOCKET = DebianRedis.SOCKET
 
 NAMES = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")

@@ -23,6 +23,8 @@ from tests.ports import free_port
 from tests.shards import Machine
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 REDIS = SERVERS[1]
 COMMANDS = {"add": ["entries.add", "{key}", "{entry}"], "get": ["entries.get", "{key}"]}
 TLS = {"ca_file": "tls/ca.pem", "cert_file": "tls/client.pem", "key_file": "tls/client.key"}

@@ -36,7 +36,7 @@ from tests.recorded_fleet import (
     upload,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 BODY = {"action": "install", "module_name": "greet", "version": 1}
 

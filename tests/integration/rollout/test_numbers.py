@@ -21,7 +21,7 @@ from rollout.services.rollouts import abort_rollout, retry_rollout
 from tests.random_run import RandomRun
 from tests.recorded_fleet import differences, fleet, operation, phases, rollout, say, silence, start, upload
 
-pytestmark = [pytest.mark.django_db, pytest.mark.dialect]
+pytestmark = [pytest.mark.django_db, pytest.mark.dialect, pytest.mark.slow]
 
 A, B = "n0000", "n0001"
 
